@@ -1,0 +1,24 @@
+"""Reference-based super-resolution: a photo, enlarged four times with the textures of a sharper, similar photo."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from frfsr.config import FRFSRConfig
+    from frfsr.inference import upscale
+    from frfsr.model import FRFSR
+
+__all__ = ["FRFSR", "FRFSRConfig", "upscale"]
+
+# Public names load on first use: `import frfsr` and `frfsr --help` stay quick because torch is not imported before.
+_HOME = {"FRFSR": "frfsr.model", "FRFSRConfig": "frfsr.config", "upscale": "frfsr.inference"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'frfsr' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
