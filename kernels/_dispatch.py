@@ -1,0 +1,24 @@
+"""Which implementation serves a call: the one place where that is decided."""
+
+import importlib.util
+import os
+
+import torch
+
+TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def use_reference() -> bool:
+    """Whether ``FRFSR_KERNELS=reference`` asks for the readable reference implementations."""
+    return os.environ.get("FRFSR_KERNELS") == "reference"
+
+
+def use_triton(tensor: torch.Tensor) -> bool:
+    """Whether a Triton kernel serves this tensor.
+
+    True for float32, float16 and bfloat16 tensors on a GPU. ``TRITON_INTERPRET=1`` lets CPU tensors through as well, so that
+    the kernels themselves can be tested without a GPU; ``FRFSR_KERNELS=reference`` turns Triton off.
+    """
+    if use_reference() or tensor.dtype not in TRITON_DTYPES or importlib.util.find_spec("triton") is None:
+        return False
+    return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
