@@ -1,0 +1,178 @@
+"""Decoupled dynamic filtering, the inner loop of the paper's DRB (equations 19 and 20).
+
+Every pixel of every channel is filtered by its own k x k filter, the product of one filter per channel and one per
+pixel: ``out[b, c, p] = sum_d x[b, c, p + d] * channel[b, c, d] * spatial[b, d, p]``, zeros outside, no flip.
+The k*k-fold unfolded input is never stored.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+
+class FilterNorm(NamedTuple):
+    """Learned scale (gamma) and shift (beta) of the filter normalisation of equation 21.
+
+    ``channel_scale``, ``channel_shift``: (C, k, k); ``spatial_scale``, ``spatial_shift``: (k*k,).
+    """
+
+    channel_scale: Tensor
+    channel_shift: Tensor
+    spatial_scale: Tensor
+    spatial_shift: Tensor
+
+
+def normalise_filter(filters: Tensor, scale: Tensor, shift: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Equation 21: every filter gets zero mean and unit (unbiased) deviation over its taps ``dim``, then scale and shift."""
+    mean = filters.mean(dim, keepdim=True)
+    deviation = filters.std(dim, keepdim=True) + 1e-10
+    return (filters - mean) / deviation * scale + shift
+
+
+def dynamic_filter_reference(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
+    """Readable form: unfold the neighbourhoods, multiply by both filters, sum over the taps."""
+    taps = channel.shape[-1]
+    height, width = x.shape[-2:]
+    neighbours = F.unfold(x, taps, padding=taps // 2)
+    neighbours = rearrange(neighbours, "b (c k) (h w) -> b c k h w", c=x.shape[1], h=height, w=width)
+    channel = rearrange(channel, "b c i j -> b c (i j) 1 1")
+    spatial = rearrange(spatial, "b k h w -> b 1 k h w")
+    return (neighbours * channel * spatial).sum(2).to(x.dtype)
+
+
+# One block of channels of one image (fp32: 1 MiB) and its few temporaries stay in a core's cache.
+_BLOCK_ELEMENTS = 1 << 18
+
+
+def _accumulator_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _channel_blocks(x: Tensor) -> list[tuple[int, slice]]:
+    batch, channels, height, width = x.shape
+    step = max(1, _BLOCK_ELEMENTS // max(1, height * width))
+    return [(b, slice(c, min(c + step, channels))) for b in range(batch) for c in range(0, channels, step)]
+
+
+def _dynamic_filter_cpu(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
+    """Nine fused multiply-adds over shifted views, in blocks that fit the cache."""
+    height, width = x.shape[-2:]
+    taps = channel.shape[-1]
+    margin = taps // 2
+    dtype = _accumulator_dtype(x)
+    out = torch.empty_like(x)
+    for b, c in _channel_blocks(x):
+        padded = F.pad(x[b, c].to(dtype), (margin,) * 4)
+        channel_block = rearrange(channel[b, c].to(dtype), "c i j -> (i j) c 1 1")
+        spatial_block = spatial[b].to(dtype)
+        total = padded.new_zeros(padded.shape[0], height, width)
+        product = torch.empty_like(total)
+        for k in range(taps * taps):
+            i, j = divmod(k, taps)
+            torch.mul(padded[:, i : i + height, j : j + width], spatial_block[k], out=product)
+            total.addcmul_(product, channel_block[k])
+        out[b, c] = total
+    return out
+
+
+def _dynamic_filter_backward_cpu(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of x, channel and spatial, tap by tap in the same blocks."""
+    batch, channels, height, width = x.shape
+    taps = channel.shape[-1]
+    margin = taps // 2
+    dtype = _accumulator_dtype(x)
+    grad_x = torch.empty_like(x)
+    grad_channel = torch.empty(batch, channels, taps * taps, dtype=dtype)
+    grad_spatial = torch.zeros(batch, taps * taps, height * width, dtype=dtype)
+    for b, c in _channel_blocks(x):
+        padded = F.pad(x[b, c].to(dtype), (margin,) * 4)
+        grad_block = grad[b, c].to(dtype).contiguous()
+        channel_block = rearrange(channel[b, c].to(dtype), "c i j -> (i j) c")
+        spatial_block = spatial[b].to(dtype).contiguous()
+        grad_padded = torch.zeros_like(padded)
+        product = torch.empty_like(grad_block)
+        for k in range(taps * taps):
+            i, j = divmod(k, taps)
+            window = (slice(None), slice(i, i + height), slice(j, j + width))
+            torch.mul(grad_block, padded[window], out=product)
+            flat = rearrange(product, "c h w -> c (h w)")
+            grad_channel[b, c, k] = flat @ spatial_block[k].flatten()
+            grad_spatial[b, k].addmv_(flat.t(), channel_block[k])
+            torch.mul(grad_block, spatial_block[k], out=product)
+            grad_padded[window].addcmul_(product, channel_block[k, :, None, None])
+        grad_x[b, c] = grad_padded[:, margin : margin + height, margin : margin + width]
+    return grad_x, grad_channel.view_as(channel).to(channel.dtype), grad_spatial.view_as(spatial).to(spatial.dtype)
+
+
+@torch.library.custom_op("frfsr::dynamic_filter", mutates_args=())
+def _dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
+    if x.device.type == "cpu":
+        return _dynamic_filter_cpu(x, channel, spatial)
+    return dynamic_filter_reference(x, channel, spatial)
+
+
+@_dynamic_filter.register_fake
+def _(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("frfsr::dynamic_filter_backward", mutates_args=())
+def _dynamic_filter_backward(
+    grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    if x.device.type == "cpu":
+        return _dynamic_filter_backward_cpu(grad, x, channel, spatial)
+    with torch.enable_grad():
+        leaves = [tensor.detach().requires_grad_() for tensor in (x, channel, spatial)]
+        return torch.autograd.grad(dynamic_filter_reference(*leaves), leaves, grad)
+
+
+@_dynamic_filter_backward.register_fake
+def _(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(channel), torch.empty_like(spatial)
+
+
+def _save_for_backward(ctx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _dynamic_filter_backward(grad, *ctx.saved_tensors)
+
+
+_dynamic_filter.register_autograd(_backward, setup_context=_save_for_backward)
+
+
+def dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor, norm: FilterNorm | None = None) -> Tensor:
+    """Filter ``x`` by the product of one filter per channel and one per pixel (equations 19 to 21).
+
+    Args:
+        x: (B, C, H, W) features, float32/64, float16 or bfloat16.
+        channel: (B, C, k, k) filter of each channel, k odd.
+        spatial: (B, k*k, H, W) filter of each pixel, taps in row-major order.
+        norm: learned scale and shift of the filter normalisation; None (the published code) leaves it out.
+
+    Returns:
+        (B, C, H, W) in the dtype of ``x``; sums are accumulated in float32 (float64 for float64).
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+    batch, channels, height, width = x.shape
+    taps = channel.shape[-1]
+    if taps % 2 == 0 or channel.shape != (batch, channels, taps, taps):
+        raise ValueError(
+            f"channel must be (B, C, k, k) = ({batch}, {channels}, k, k), k odd, got {tuple(channel.shape)}"
+        )
+    if spatial.shape != (batch, taps * taps, height, width):
+        expected = (batch, taps * taps, height, width)
+        raise ValueError(f"spatial must be (B, k*k, H, W) = {expected}, got {tuple(spatial.shape)}")
+    if norm is not None:
+        channel = normalise_filter(channel, norm.channel_scale, norm.channel_shift, dim=(-2, -1))
+        spatial_scale = rearrange(norm.spatial_scale, "k -> k 1 1")
+        spatial_shift = rearrange(norm.spatial_shift, "k -> k 1 1")
+        spatial = normalise_filter(spatial, spatial_scale, spatial_shift, dim=1)
+    return _dynamic_filter(x, channel, spatial)
