@@ -18,12 +18,11 @@ from frfsr.layouts import Layout, scan, split_folder
 
 # What Pillow raises on files that are no image, truncated, broken inside, or suspiciously huge.
 UNREADABLE = (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError)
-FILES = Features(
-    {"name": Value("string"), "input": Image(decode=False), "references": List(Image(decode=False))},
-)
 
 
-def load_pairs(path_or_name: str | Path, split: str = "train", streaming: bool = False) -> Dataset | IterableDataset:
+def load_pairs(
+    path_or_name: str | Path, split: str = "train", streaming: bool = False, faults: list[str] | None = None
+) -> Dataset | IterableDataset:
     """Images with their reference images, decoded to RGB on access.
 
     Args:
@@ -33,6 +32,7 @@ def load_pairs(path_or_name: str | Path, split: str = "train", streaming: bool =
             Hub id.
         split: the split of a Hub dataset. For a local folder, the subfolder of that name if there is one, else it all.
         streaming: give an ``IterableDataset`` that reads as it goes.
+        faults: receives a line for each missing or unpaired file of a folder; without it the first one is an error.
 
     Returns:
         Columns ``name`` (str), ``input`` (RGB PIL image), ``references`` (list of RGB PIL images, most relevant
@@ -41,8 +41,7 @@ def load_pairs(path_or_name: str | Path, split: str = "train", streaming: bool =
     Raises:
         UserError: the path does not exist, or its content matches no layout.
     """
-    dataset = _open(path_or_name, split, streaming)
-    return _with_images(dataset, Image(mode="RGB"))
+    return _open(path_or_name, split, Image(mode="RGB"), streaming, faults)
 
 
 def pack(directory: str | Path, out: str | Path, split: str = "train") -> int:
@@ -55,14 +54,14 @@ def pack(directory: str | Path, out: str | Path, split: str = "train") -> int:
     """
     out = Path(out)
     partial_file = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    dataset = _with_images(_open(directory, split), Image(decode=False))
-    schema = FILES.arrow_schema
+    dataset = _open(directory, split, Image(decode=False))
+    schema = Features({**dataset.features, "input": Image(), "references": List(Image())}).arrow_schema
     rows_per_group = 64
     try:
         with pq.ParquetWriter(partial_file, schema) as writer:
             rows = []
             for row in tqdm(dataset, desc=f"packing {out.name}", unit="pair", disable=None):
-                rows.append({"name": row["name"], **_embedded(row)})
+                rows.append({**row, **_embedded(row)})
                 if len(rows) == rows_per_group:
                     writer.write_table(pa.Table.from_pylist(rows, schema))
                     rows = []
@@ -118,12 +117,12 @@ def check(directory: str | Path, split: str = "train") -> Report:
     """
     path = Path(directory)
     if _packs(path, split):
-        report, dataset = Report("Parquet pack"), _open(path, split)
+        report, dataset = Report("Parquet pack"), _open(path, split, Image(decode=False))
     else:
         layout = scan(path, split)
-        report, dataset = Report(layout.kind, faults=layout.faults), _from_files(layout)
+        report, dataset = Report(layout.kind, faults=layout.faults), _from_files(layout, Image(decode=False))
     sizes, counts = [], []
-    for row in tqdm(_with_images(dataset, Image(decode=False)), desc="checking", unit="pair", disable=None):
+    for row in tqdm(dataset, desc="checking", unit="pair", disable=None):
         counts.append(len(row["references"]))
         for position, file in enumerate([row["input"], *row["references"]]):
             try:
@@ -142,23 +141,28 @@ def check(directory: str | Path, split: str = "train") -> Report:
     return report
 
 
-def _open(path_or_name: str | Path, split: str, streaming: bool = False) -> Dataset | IterableDataset:
-    """Any source as a dataset with the columns name, input and references; images not yet decoded."""
+def _open(
+    path_or_name: str | Path, split: str, image: Image, streaming: bool = False, faults: list[str] | None = None
+) -> Dataset | IterableDataset:
+    """`load_pairs`, with the images decoded as ``image`` says."""
     path = Path(path_or_name)
     if packs := _packs(path, split):
         dataset = _load(path, "parquet", data_files={split: packs}, split=split, streaming=streaming)
     elif path.exists():
         layout = scan(path, split)
-        if layout.faults:
+        if faults is not None:
+            faults += layout.faults
+        elif layout.faults:
             more = f" (and {len(layout.faults) - 1} more; see `frfsr data check`)" if len(layout.faults) > 1 else ""
             raise UserError(f"{path}: {layout.faults[0]}{more}")
-        dataset = _from_files(layout)
+        dataset = _from_files(layout, image)
         return dataset.to_iterable_dataset() if streaming else dataset
     elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(path_or_name)):
         dataset = _load(path_or_name, str(path_or_name), split=split, streaming=streaming)
     else:
         raise UserError(f"{path} does not exist")
-    return _named_columns(dataset, path_or_name)
+    dataset = _named_columns(dataset, path_or_name)
+    return dataset.cast_column("input", image).cast_column("references", List(image))
 
 
 def _load(origin: str | Path, *arguments: str, **options: object) -> Dataset | IterableDataset:
@@ -196,10 +200,6 @@ def _number_rows(_: dict, index: int) -> dict:
     return {"name": f"{index:06d}"}
 
 
-def _with_images(dataset: Dataset | IterableDataset, image: Image) -> Dataset | IterableDataset:
-    return dataset.cast_column("input", image).cast_column("references", List(image))
-
-
 def _packs(path: Path, split: str) -> list[str]:
     """The Parquet files that ``path`` is or holds."""
     if path.is_file() and path.suffix == ".parquet":
@@ -207,12 +207,13 @@ def _packs(path: Path, split: str) -> list[str]:
     return [str(file) for file in sorted(split_folder(path, split).glob("*.parquet"))]
 
 
-def _from_files(layout: Layout) -> Dataset:
+def _from_files(layout: Layout, image: Image) -> Dataset:
+    features = Features({"name": Value("string"), "input": image, "references": List(image)})
     rows = [
         {"name": name, "input": str(file), "references": [str(reference) for reference in references]}
         for name, file, references in layout.pairs
     ]
-    return Dataset.from_list(rows, features=FILES)
+    return Dataset.from_list(rows, features=features)
 
 
 def _embedded(row: dict) -> dict:
