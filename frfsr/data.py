@@ -53,6 +53,8 @@ def pack(directory: str | Path, out: str | Path, split: str = "train") -> int:
         UserError: wrong layout, an unreadable image, or ``out`` cannot be written.
     """
     out = Path(out)
+    if not out.parent.is_dir():
+        raise UserError(f"cannot write {out}: there is no folder {out.parent}")
     partial_file = out.with_name(f".{out.name}.{os.getpid()}.partial")
     dataset = _open(directory, split, Image(decode=False))
     schema = Features({**dataset.features, "input": Image(), "references": List(Image())}).arrow_schema
