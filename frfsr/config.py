@@ -1,0 +1,184 @@
+"""What can be configured: the network (`FRFSRConfig`) and a training run (`TrainingConfig`), one field a choice."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from frfsr.errors import UserError
+
+Scales = tuple[int, int, int]
+"""One number for each scale of the U-Net: large (x4, full resolution), medium (x2), small (LR resolution)."""
+
+
+@dataclass
+class FRFSRConfig:
+    """The network. The defaults are the paper's; where the paper is silent, the published code's (docs/faithfulness.md)."""
+
+    # CTW: texture encoder and matching (section III-B)
+    encoder_channels: Scales = (64, 128, 256)  # widths of the encoder's three stages; these are VGG16's
+    shared_encoder: bool = (
+        True  # one encoder for LR and reference ("parameter-sharing"); published: two sets of weights
+    )
+    match_padding: Literal["same", "valid"] = (
+        "same"  # valid: only patches wholly inside the image are matched (published)
+    )
+
+    # Reference features F_Ref^i (section III-C)
+    texture_channels: Scales = (64, 128, 256)  # relu1_1, relu2_1, relu3_1 of VGG19
+
+    # SIFE (eq. 14): ESRGAN's RRDB trunk
+    sife: bool = True
+    sife_features: int = 64
+    sife_blocks: int = 23
+    sife_growth: int = 32
+    fusion: Literal["joint", "separate"] = (
+        "joint"  # of F_sife and F_rec with F_LR; separate: in a convolution of its own (published)
+    )
+
+    # FAM (eq. 15-16)
+    groups: int = 8  # deformable groups
+
+    # TAAM and DRB (eq. 17-25)
+    channels: Scales = (64, 64, 64)  # of F_LR
+    dynamic_blocks: Scales = (2, 2, 2)  # residual blocks of two decoupled dynamic filters
+    blocks: Scales = (16, 16, 16)  # residual blocks with ESA
+    filter_norm: bool = True  # FN of figure 5; the published code leaves it out
+    score_input: bool = (
+        False  # TAAM also sees the matching score of eq. 6, so that it can distrust a match (not in the paper)
+    )
+
+    # The image to which the network adds its residual
+    base: Literal["bicubic", "bilinear", "sife"] = "bicubic"  # bilinear: published; sife: SIFE's own image (tiny)
+
+    # Feature reuse (eq. 3-4, 18): a second aggregation network that is fed F_rec of the first
+    reuse: bool = False
+
+    def __post_init__(self):
+        for name in ("encoder_channels", "texture_channels", "channels", "dynamic_blocks", "blocks"):
+            value = tuple(getattr(self, name))  # JSON and YAML give lists
+            if len(value) != 3:
+                raise UserError(f"{name} needs three numbers (large, medium, small scale), got {list(value)}.")
+            setattr(self, name, value)
+        for name, allowed in (
+            ("match_padding", ("same", "valid")),
+            ("fusion", ("joint", "separate")),
+            ("base", ("bicubic", "bilinear", "sife")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
+        if self.base == "sife" and not self.sife:
+            raise UserError("base: sife needs sife: true.")
+        for channels in self.texture_channels:
+            if channels % self.groups:
+                raise UserError(f"groups ({self.groups}) must divide every one of texture_channels, got {channels}.")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> "FRFSRConfig":
+        """The paper's network: 13.5 M parameters without SIFE, encoder and pyramid."""
+        return cls(**changes)
+
+    @classmethod
+    def published(cls, **changes: Any) -> "FRFSRConfig":
+        """Every switch as in the authors' published code, so that its weights load and its outputs are reproduced."""
+        switches = dict(
+            shared_encoder=False, match_padding="valid", fusion="separate", filter_norm=False, base="bilinear"
+        )
+        return cls(**(switches | changes))
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> "FRFSRConfig":
+        """For people without a GPU: under 2 M parameters, nothing pretrained is needed."""
+        sizes = dict(
+            encoder_channels=(16, 32, 64),
+            texture_channels=(16, 32, 48),
+            sife_features=64,
+            sife_blocks=1,
+            sife_growth=32,
+            groups=2,
+            channels=(16, 32, 48),
+            dynamic_blocks=(1, 1, 1),
+            blocks=(1, 2, 3),
+            score_input=True,
+            base="sife",
+        )
+        return cls(**(sizes | changes))
+
+
+@dataclass
+class TrainingConfig:
+    """A training run of recipes/train.py. Sizes are in HR pixels, rates are Adam's."""
+
+    stage: Literal["sife", "rec"] = "rec"  # sife: the single-image part alone (needs base: sife); rec: all, eq. 26
+    model: dict[str, Any] = field(default_factory=lambda: {"preset": "paper"})  # preset and changes to it
+    init: str | None = None  # folder or Hub id of weights to start from; parts that are missing there stay random
+    frozen: list[str] = field(default_factory=list)  # name prefixes that are not trained, e.g. encoder, pyramid, sife
+
+    data: str = ""  # training pairs, as for frfsr.data.load_pairs
+    photos: str | None = None  # further HR photos for the sife stage
+    held_back: int = 48  # pairs at the end of the data that are kept for validation
+    out: str = ""  # run folder
+    crop: int = 160  # side of the HR input crop; the reference is kept whole
+    flip_rotate: bool = True
+    shuffle: Literal["none", "easy", "medium", "hard"] = "medium"  # 2x2, 4x4 or 8x8 patches of the reference, shuffled
+    shuffle_share: float = 0.5  # share of the samples whose reference is shuffled
+    unrelated_share: float = (
+        0.0  # share of the samples whose reference is another pair's: the network learns to distrust
+    )
+
+    seed: int = 0
+    steps: int = 255_000
+    batch: int = 9  # over all processes
+    lr: float = 1e-4
+    lr_offset: tuple[float, float, float] = (1e-4, 1e-5, 1e-6)  # offset convolutions: large, medium, small scale
+    betas: tuple[float, float] = (0.9, 0.999)  # the paper prints (0.99, 0.999)
+    schedule: Literal["steps", "cosine"] = "steps"
+    milestones: list[int] = field(default_factory=lambda: [72_545, 211_040])  # schedule: steps, x0.1 at each
+    warmup: int = 0
+    clip_norm: float = 1.0  # of the gradient: offsets are known to explode
+    ema: float = 0.999  # decay of the averaged weights, which are the ones validated and exported
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    accumulate: int = 1
+
+    checkpoint_every: int = 1000
+    keep: int = 2  # checkpoints
+    validate_every: int = 1000
+    log_every: int = 50
+    workers: int = 1
+    tensorboard: bool = False
+
+    def __post_init__(self):
+        for name in ("data", "out"):
+            if not getattr(self, name):
+                raise UserError(f"{name} is not set: give it in the yaml or as {name}=PATH.")
+        for name, allowed in (
+            ("stage", ("sife", "rec")),
+            ("shuffle", ("none", "easy", "medium", "hard")),
+            ("schedule", ("steps", "cosine")),
+            ("mixed_precision", ("no", "bf16", "fp16")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
+        if self.crop % 4:
+            raise UserError(f"crop must be a multiple of 4, got {self.crop}.")
+
+
+def from_mapping(config_class: type, values: dict[str, Any]):
+    """Build a config dataclass; a key that it lacks is an error which names the nearest one that it has."""
+    import difflib
+
+    known = [f.name for f in fields(config_class)]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
+            raise UserError(f"unknown key {key!r} in the configuration; {hint}")
+    return config_class(**values)
+
+
+def model_config(values: dict[str, Any]) -> FRFSRConfig:
+    """{"preset": "tiny", changes...} -> FRFSRConfig."""
+    changes = dict(values)
+    preset = changes.pop("preset", "paper")
+    if preset not in ("paper", "published", "tiny"):
+        raise UserError(f"unknown preset {preset!r}: use paper, published or tiny.")
+    from_mapping(FRFSRConfig, changes)
+    return getattr(FRFSRConfig, preset)(**changes)

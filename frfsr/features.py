@@ -1,0 +1,102 @@
+"""Images -> features: the texture encoder, the reference pyramid and SIFE (the left column of the paper's figure 1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class VGGTrunk(nn.Module):
+    """The first five convolutions of VGG (conv1_1 ... conv3_1), which VGG16 and VGG19 share.
+
+    `channels` are the widths of the three stages: (64, 128, 256) in VGG, less in the tiny preset. The input is RGB in
+    [0, 1], (B, 3, H, W) with H, W >= 4; ImageNet normalisation happens inside.
+    """
+
+    def __init__(self, channels: tuple[int, int, int] = (64, 128, 256)):
+        super().__init__()
+        large, medium, small = channels
+        self.conv1_1 = nn.Conv2d(3, large, 3, padding=1)
+        self.conv1_2 = nn.Conv2d(large, large, 3, padding=1)
+        self.conv2_1 = nn.Conv2d(large, medium, 3, padding=1)
+        self.conv2_2 = nn.Conv2d(medium, medium, 3, padding=1)
+        self.conv3_1 = nn.Conv2d(medium, small, 3, padding=1)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def stages(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """relu1_1 (B, C1, H, W), relu2_1 (B, C2, H//2, W//2) and conv3_1 before its ReLU (B, C3, H//4, W//4)."""
+        relu1_1 = F.relu(self.conv1_1((image - self.mean) / self.std))
+        relu1_2 = F.relu(self.conv1_2(relu1_1))
+        relu2_1 = F.relu(self.conv2_1(F.max_pool2d(relu1_2, 2)))
+        relu2_2 = F.relu(self.conv2_2(relu2_1))
+        return relu1_1, relu2_1, self.conv3_1(F.max_pool2d(relu2_2, 2))
+
+
+class TextureEncoder(VGGTrunk):
+    """The CTW's texture encoder (section III-B): image (B, 3, 4h, 4w) -> features (B, C3, h, w), the output *before* ReLU."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.stages(image)[-1]
+
+
+class ReferencePyramid(VGGTrunk):
+    """The reference features F_Ref^i of section III-C: relu1_1, relu2_1 and relu3_1 at strides 1, 2 and 4."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        relu1_1, relu2_1, conv3_1 = self.stages(image)
+        return relu1_1, relu2_1, F.relu(conv3_1)
+
+
+class ResidualDenseBlock(nn.Module):
+    """ESRGAN's residual dense block: five 3x3 convolutions, each seeing all earlier outputs; residual scale 0.2."""
+
+    def __init__(self, features: int, growth: int):
+        super().__init__()
+        for n in range(1, 6):
+            out = features if n == 5 else growth
+            self.add_module(f"conv{n}", nn.Conv2d(features + (n - 1) * growth, out, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        dense = x
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            dense = torch.cat([dense, F.leaky_relu(conv(dense), 0.2)], 1)
+        return x + 0.2 * self.conv5(dense)
+
+
+class RRDB(nn.Module):
+    """Residual in residual dense block: three dense blocks around a residual of scale 0.2."""
+
+    def __init__(self, features: int, growth: int):
+        super().__init__()
+        self.rdb1 = ResidualDenseBlock(features, growth)
+        self.rdb2 = ResidualDenseBlock(features, growth)
+        self.rdb3 = ResidualDenseBlock(features, growth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.2 * self.rdb3(self.rdb2(self.rdb1(x)))
+
+
+class SIFE(nn.Module):
+    """Single image feature embedding, eq. 14: ESRGAN's RRDB network without its upsampling.
+
+    LR image (B, 3, h, w), RGB in [0, 1] -> features (B, features, h, w), the trunk's residual sum. With `image_head` the
+    network also has a convolution and a x4 pixel shuffle of its own, by which it super-resolves alone (`base: sife`).
+    """
+
+    def __init__(self, features: int = 64, blocks: int = 23, growth: int = 32, image_head: bool = False):
+        super().__init__()
+        self.conv_first = nn.Conv2d(3, features, 3, padding=1)
+        self.body = nn.Sequential(*(RRDB(features, growth) for _ in range(blocks)))
+        self.conv_body = nn.Conv2d(features, features, 3, padding=1)
+        self.image_head = None
+        if image_head:
+            self.image_head = nn.Sequential(nn.Conv2d(features, 48, 3, padding=1), nn.PixelShuffle(4))
+            nn.init.zeros_(self.image_head[0].weight)  # training starts at the bicubic image
+            nn.init.zeros_(self.image_head[0].bias)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        shallow = self.conv_first(lr)
+        return shallow + self.conv_body(self.body(shallow))

@@ -1,0 +1,119 @@
+"""Multi-scale dynamic texture aggregation: the U-Net in the grey box of figure 1, five FAM + TAAM pairs."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frfsr.aggregation import TAAM
+from frfsr.alignment import FAM
+from frfsr.config import FRFSRConfig
+from frfsr.matching import Correspondence, enlarge_score
+
+
+class Textures(NamedTuple):
+    """What is found once per image pair and shared by both networks of the feature reuse framework.
+
+    correspondence: LR position -> place in the reference; pyramid: F_Ref at strides 1, 2, 4; sife: F_sife
+    (B, sife_features, h, w) or None; base: the image that the networks refine (B, 3, 4h, 4w).
+    """
+
+    correspondence: Correspondence
+    pyramid: tuple[Tensor, Tensor, Tensor]
+    sife: Tensor | None
+    base: Tensor
+
+
+class Upsample(nn.Sequential):
+    """Convolution, x2 pixel shuffle, LeakyReLU: (B, channels, H, W) -> (B, out_channels, 2H, 2W)."""
+
+    def __init__(self, channels: int, out_channels: int):
+        super().__init__(nn.Conv2d(channels, 4 * out_channels, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(0.1))
+
+
+class Fusion(nn.Module):
+    """Published code: a further feature first meets F_LR in a convolution of its own: Conv([feature; F_LR]) -> F_LR."""
+
+    def __init__(self, channels: int, feature_channels: int, activation: bool):
+        super().__init__()
+        self.conv = nn.Conv2d(feature_channels + channels, channels, 3, padding=1)
+        self.activation = nn.LeakyReLU(0.1) if activation else nn.Identity()
+
+    def forward(self, feature: Tensor, lr: Tensor) -> Tensor:
+        return self.activation(self.conv(torch.cat([feature, lr], 1)))
+
+
+class MultiScaleAggregation(nn.Module):
+    """RefSR (1) or RefSR (2) of figure 1: Textures -> F_SR and the image.
+
+    reuse: the network is the second one, whose large-scale TAAMs also take the first one's F_rec (eq. 18).
+    sife: whether the small-scale TAAM takes F_sife (eq. 17).
+    """
+
+    def __init__(self, config: FRFSRConfig, sife: bool, reuse: bool):
+        super().__init__()
+        large, medium, small = config.channels
+        self.separate = config.fusion == "separate"
+        self.score_input = config.score_input
+
+        def fam(level: int) -> FAM:
+            scale = (4, 2, 1)[level]
+            return FAM(
+                config.channels[level], config.texture_channels[level], scale, config.groups, config.match_padding
+            )
+
+        def taam(level: int, extra: int = 0) -> TAAM:
+            return TAAM(
+                config.channels[level],
+                config.texture_channels[level] + (0 if self.separate else extra) + config.score_input,
+                config.dynamic_blocks[level],
+                config.blocks[level],
+                config.filter_norm,
+            )
+
+        reused = large if reuse else 0
+        embedded = config.sife_features if sife else 0
+        self.head = nn.Conv2d(3, large, 3, padding=1)
+        self.fam_down_large, self.taam_down_large = fam(0), taam(0, reused)
+        self.down_large = nn.Conv2d(large, medium, 3, stride=2, padding=1)
+        self.fam_down_medium, self.taam_down_medium = fam(1), taam(1)
+        self.down_medium = nn.Conv2d(medium, small, 3, stride=2, padding=1)
+        self.fam_small, self.taam_small = fam(2), taam(2, embedded)
+        self.up_small = Upsample(small, medium)
+        self.fam_up_medium, self.taam_up_medium = fam(1), taam(1)
+        self.up_medium = Upsample(medium, large)
+        self.fam_up_large, self.taam_up_large = fam(0), taam(0, reused)
+        self.tail = nn.Sequential(
+            nn.Conv2d(large, large // 2, 3, padding=1), nn.LeakyReLU(0.1), nn.Conv2d(large // 2, 3, 3, padding=1)
+        )
+        # Training starts at the base image.
+        nn.init.zeros_(self.tail[-1].weight)
+        nn.init.zeros_(self.tail[-1].bias)
+
+        self.fuse_sife = Fusion(small, embedded, activation=False) if self.separate and sife else None
+        self.fuse_reused_down = Fusion(large, reused, activation=True) if self.separate and reuse else None
+        self.fuse_reused_up = Fusion(large, reused, activation=True) if self.separate and reuse else None
+
+    def forward(self, textures: Textures, reused: Tensor | None = None) -> Tensor:
+        """F_SR (B, large channels, 4h, 4w); `self.tail` makes it an image. reused: F_rec of the first network, eq. 3."""
+        correspondence, (relu1, relu2, relu3), sife, base = textures
+
+        def aggregate(fam: FAM, taam: TAAM, x: Tensor, reference: Tensor, extra: Tensor | None, fuse: Fusion | None):
+            if fuse is not None:
+                x, extra = fuse(extra, x), None
+            others = [fam(x, reference, correspondence)]
+            if extra is not None:
+                others.append(extra)
+            if self.score_input:
+                others.append(enlarge_score(correspondence.score, fam.scale).to(x.dtype))
+            return taam(x, *others)
+
+        x0 = F.leaky_relu(self.head(base), 0.1)
+        x = aggregate(self.fam_down_large, self.taam_down_large, x0, relu1, reused, self.fuse_reused_down)
+        x1 = self.down_large(x)
+        x = aggregate(self.fam_down_medium, self.taam_down_medium, x1, relu2, None, None)
+        x2 = self.down_medium(x)
+        x = self.up_small(aggregate(self.fam_small, self.taam_small, x2, relu3, sife, self.fuse_sife)) + x1
+        x = self.up_medium(aggregate(self.fam_up_medium, self.taam_up_medium, x, relu2, None, None)) + x0
+        return aggregate(self.fam_up_large, self.taam_up_large, x, relu1, reused, self.fuse_reused_up)

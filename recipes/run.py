@@ -1,0 +1,146 @@
+"""A run folder: configuration, environment, metrics, pictures, checkpoints and exported weights of one training."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+import warnings
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+from frfsr.config import TrainingConfig
+from frfsr.errors import UserError
+
+
+def replace_folder(new: Path, final: Path) -> None:
+    """Put the complete folder `new` in the place of `final`; a reader never sees a half-written one."""
+    if final.exists():
+        old = final.with_name(f".{final.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+        new.rename(final)
+        shutil.rmtree(old)
+    else:
+        new.rename(final)
+
+
+class Run:
+    """The folder `config.out`. Only the main process writes, except for checkpoints, to which every process adds."""
+
+    def __init__(self, config: TrainingConfig, accelerator: Accelerator):
+        self.config, self.accelerator = config, accelerator
+        self.folder = Path(config.out)
+        self.checkpoints = self.folder / "checkpoints"
+        self.board = None
+        if not accelerator.is_main_process:
+            return
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            settings = self.folder / "config.yaml"
+            previous = yaml.safe_load(settings.read_text()) if settings.exists() else None
+            settings.write_text(yaml.safe_dump(plain(config), sort_keys=False))
+        except OSError as error:
+            raise UserError(f"cannot write the run folder {self.folder}: {error.strerror}.") from error
+        if previous is not None and previous != plain(config) and any(self.checkpoints.iterdir()):
+            settings.write_text(yaml.safe_dump(previous, sort_keys=False))
+            changed = ", ".join(key for key, value in plain(config).items() if previous.get(key) != value)
+            raise UserError(f"{self.folder} holds a run with other settings ({changed}): choose another out=.")
+        with (self.folder / "environment.jsonl").open("a") as file:  # one line a start: a resumed run may have several
+            file.write(json.dumps(environment(accelerator)) + "\n")
+        if config.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(self.folder / "tensorboard")
+
+    def log(self, step: int, **values: float) -> None:
+        """Append one line to metrics.jsonl, and to TensorBoard if asked for."""
+        if self.accelerator.is_main_process:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, **{key: round(value, 6) for key, value in values.items()}}) + "\n")
+            for key, value in values.items() if self.board else ():
+                self.board.add_scalar(key, value, step)
+
+    def picture(self, step: int, rows: list[list[Tensor]]) -> None:
+        """samples/<step>.png: rows of equally large images (3, H, W) in [0, 1]."""
+        folder = self.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        height, width = rows[0][0].shape[-2:]
+        tiles = torch.stack([torch.stack([centre(image, height, width) for image in row]) for row in rows])
+        pixels = rearrange(tiles.clamp(0, 1), "n m c h w -> (n h) (m w) c").mul(255).round().byte().numpy()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{step:07d}.png")
+
+    def save(self, step: int) -> None:
+        """checkpoints/<step>: everything that an exact resume needs. Older ones are removed after the new one is complete."""
+        partial = self.checkpoints / ".partial"
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(partial))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            replace_folder(partial, self.checkpoints / f"{step:07d}")
+            for old in self.saved_steps()[self.config.keep :]:
+                shutil.rmtree(self.checkpoints / f"{old:07d}")
+
+    def saved_steps(self) -> list[int]:
+        """Steps of the complete checkpoints, latest first."""
+        return sorted((int(folder.name) for folder in self.checkpoints.glob("[0-9]*")), reverse=True)
+
+    def resume(self) -> int:
+        """Load the latest usable checkpoint; returns its step, 0 if there is none."""
+        steps = self.saved_steps()
+        for step in steps:
+            try:
+                self.accelerator.load_state(str(self.checkpoints / f"{step:07d}"))
+                return step
+            except Exception as error:
+                warnings.warn(f"checkpoint {step} cannot be read ({error}); trying the one before", stacklevel=2)
+        if steps:
+            raise UserError(f"none of the checkpoints in {self.checkpoints} can be read: remove them to start afresh.")
+        return 0
+
+    def export(self, model: torch.nn.Module) -> None:
+        """weights/: config.json and model.safetensors, as `FRFSR.from_pretrained` takes them."""
+        partial = self.folder / ".weights.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        replace_folder(partial, self.folder / "weights")
+
+
+def plain(config: TrainingConfig) -> dict:
+    """A config as YAML can hold it, without the folder it lies in."""
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items() if key != "out"}
+
+
+def centre(image: Tensor, height: int, width: int) -> Tensor:
+    """The central (3, height, width) of an image, black where it is smaller."""
+    image = image[:, : min(image.shape[1], height), : min(image.shape[2], width)].cpu()
+    return torch.nn.functional.pad(image, (0, width - image.shape[2], 0, height - image.shape[1]))
+
+
+def environment(accelerator: Accelerator) -> dict[str, str | int]:
+    """What a reader needs to repeat the run."""
+    git = subprocess.run(
+        ["git", "-C", os.path.dirname(__file__), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+    )
+    device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else platform.processor() or "cpu"
+    return {
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "commit": git.stdout.strip() or "unknown",
+        "device": device,
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "accelerate", "datasets", "frfsr")},
+    }

@@ -1,0 +1,43 @@
+"""Validation on held-back pairs: PSNR-Y with the true reference, and with another pair's."""
+
+from collections import defaultdict
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from frfsr import degrade
+from frfsr.evals.metrics import psnr_y
+from frfsr.model import FRFSR
+from frfsr.recipes.samples import degraded, to_tensor
+
+PICTURED = 4
+
+
+@torch.no_grad()
+def validate(model: FRFSR, pairs: Dataset, stage: str) -> tuple[dict[str, float], list[list[Tensor]]]:
+    """Mean PSNR-Y in dB over `pairs` (border 4, 8-bit rounded), and rows of pictures: bicubic, result, reference, truth.
+
+    psnr: with the pair's reference (sife stage: none); psnr_unrelated: with the next pair's; psnr_bicubic: of the input.
+    """
+    device = next(model.parameters()).device
+    model.eval()
+    scores, rows = defaultdict(list), []
+
+    for i, pair in enumerate(pairs):
+        hr = degrade.crop_to_multiple(np.asarray(pair["input"]))
+        sample = {name: value[None].to(device) for name, value in degraded(hr).items()}
+        scores["psnr_bicubic"].append(psnr_y(sample["upsampled"], hr))
+        if stage == "sife":
+            image, reference = model(sample["lr"], None, sample["upsampled"]).image[0], sample["upsampled"][0]
+        else:
+            reference = to_tensor(np.asarray(pair["references"][0])).to(device)
+            unrelated = to_tensor(np.asarray(pairs[(i + 1) % len(pairs)]["references"][0])).to(device)
+            image = model(sample["lr"], reference[None], sample["upsampled"]).image[0]
+            distrusted = model(sample["lr"], unrelated[None], sample["upsampled"]).image
+            scores["psnr_unrelated"].append(psnr_y(distrusted, hr))
+        scores["psnr"].append(psnr_y(image, hr))
+        if i < PICTURED:
+            rows.append([sample["upsampled"][0], image, reference, sample["hr"][0]])
+    return {name: float(np.mean(values)) for name, values in scores.items()}, rows
