@@ -26,7 +26,7 @@ class FilterNorm(NamedTuple):
 
 
 def normalise_filter(filters: Tensor, scale: Tensor, shift: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Equation 21: every filter gets zero mean and unit (unbiased) deviation over its taps ``dim``, then scale and shift."""
+    """Equation 21: zero mean and unit (unbiased) deviation over the taps ``dim`` of every filter, then scale and shift."""
     mean = filters.mean(dim, keepdim=True)
     deviation = filters.std(dim, keepdim=True) + 1e-10
     return (filters - mean) / deviation * scale + shift

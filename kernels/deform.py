@@ -16,11 +16,15 @@ from frfsr.kernels._dispatch import use_reference
 TAPS = 9
 
 
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 def tap_flows(flow: Tensor, match_padding: str) -> Tensor:
     """Coarse flow (B, h, w, 2) as (x, y) -> the flow that votes for each tap, (B, 9, 2, h, w) as (y, x).
 
     A pixel is covered by nine patches; tap (i, j) follows the patch that has the pixel in its row i and column j.
-    Flows are stored at a patch's top-left pixel for ``valid`` (zero outside), at its centre for ``same`` (border repeated).
+    A patch stores its flow at its top-left pixel for ``valid`` (zero outside), at its centre for ``same`` (border repeated).
     """
     height, width = flow.shape[1:3]
     flow = rearrange(flow.flip(-1), "b h w d -> b d h w")
@@ -42,17 +46,18 @@ def deform_conv_reference(
     """Readable form: torchvision's operator with materialised pre-offsets. Arguments as in :func:`deform_conv`."""
     height, width = offset.shape[-2:]
     if flow is not None:
-        pre_offset = tap_flows(flow, match_padding).to(offset.dtype) * flow_scale
+        pre_offset = tap_flows(flow, match_padding) * flow_scale
         pre_offset = repeat(pre_offset, "b k d h w -> b (k d) (h s) (w t)", s=flow_scale, t=flow_scale)
         groups = offset.shape[1] // (2 * TAPS)
         offset = offset + repeat(pre_offset, "b kd h w -> b (g kd) h w", g=groups)
+    dtype = _compute_dtype(x)  # torchvision has no half precision on the CPU
     # torchvision wants the input as large as the output; zeros outside the input change nothing.
     bottom, right = x.shape[-2] - height, x.shape[-1] - width
     x = F.pad(x, (0, max(-right, 0), 0, max(-bottom, 0)))
     offset, mask = (F.pad(tensor, (0, max(right, 0), 0, max(bottom, 0))) for tensor in (offset, mask))
-    out = deform_conv2d(x, offset.to(x.dtype), weight.to(x.dtype), None, padding=1, mask=mask.to(x.dtype))
-    out = out[..., :height, :width]
-    return out if bias is None else out + rearrange(bias.to(x.dtype), "o -> o 1 1")
+    bias = None if bias is None else bias.to(dtype)
+    out = deform_conv2d(x.to(dtype), offset.to(dtype), weight.to(dtype), bias, padding=1, mask=mask.to(dtype))
+    return out[..., :height, :width].to(x.dtype)
 
 
 # Columns of one block of rows (fp32: 16 MiB) exist at a time.
@@ -125,10 +130,6 @@ class _Block:
         height, width = self.canvas.shape[-2:]
         scale = torch.tensor([2 / height, 2 / width], dtype=grad_offset.dtype)
         return grad_canvas, grad_offset * rearrange(scale, "d -> d 1 1"), grad_mask
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _deform_conv_cpu(
@@ -251,7 +252,7 @@ def deform_conv(
         mask: (B, G*9, H, W) modulation as [group, tap], usually in [0, 1].
         weight: (O, C, 3, 3).
         bias: (O,) or None.
-        flow: (B, h, w, 2) coarse correspondence flow as (x, y) in coarse pixels, H = h * flow_scale, W = w * flow_scale;
+        flow: (B, h, w, 2) coarse correspondence flow as (x, y) in coarse pixels, (H, W) = flow_scale * (h, w);
             no gradient flows into it. None: no pre-offset.
         flow_scale: pixels of the output per coarse pixel (1, 2 or 4 at relu3_1, relu2_1 and relu1_1).
         match_padding: where a patch's flow is stored: ``valid`` at its top-left pixel, ``same`` at its centre.
