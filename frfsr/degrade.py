@@ -1,14 +1,20 @@
 """From a sharp photo to what the network sees: the LR protocol, and the training augmentations.
 
-Images are numpy arrays (H, W, 3), uint8, RGB. The published data pipelines of this lineage quantise the LR image and its
-enlargement to 8 bits, so both are made here, on uint8, and not inside the model.
+Images are numpy arrays (H, W, 3), uint8, RGB. The published data pipelines of this lineage quantise the LR image and
+its enlargement to 8 bits, so both are made here, on uint8, and not inside the model.
 """
+
+from typing import Literal
 
 import numpy as np
 from einops import rearrange
 from PIL import Image
 
+from frfsr.errors import UserError
+
 SCALE = 4
+LRProtocol = Literal["pil", "matlab"]
+"""Whose antialiased bicubic interpolation (a = -0.5) makes the LR: Pillow's (this lineage) or MATLAB's imresize."""
 
 
 def crop_to_multiple(image: np.ndarray, multiple: int = SCALE) -> np.ndarray:
@@ -17,16 +23,54 @@ def crop_to_multiple(image: np.ndarray, multiple: int = SCALE) -> np.ndarray:
     return image[: height - height % multiple, : width - width % multiple]
 
 
-def downscale(image: np.ndarray) -> np.ndarray:
-    """The LR image: (4h, 4w, 3) uint8 -> (h, w, 3) uint8 by Pillow's antialiased bicubic (a = -0.5)."""
+def downscale(image: np.ndarray, protocol: LRProtocol = "pil") -> np.ndarray:
+    """The LR image: (4h, 4w, 3) uint8 -> (h, w, 3) uint8."""
     height, width = image.shape[:2]
-    return np.asarray(Image.fromarray(image).resize((width // SCALE, height // SCALE), Image.Resampling.BICUBIC))
+    return resize(image, height // SCALE, width // SCALE, protocol)
 
 
-def upscale_bicubic(image: np.ndarray) -> np.ndarray:
-    """(h, w, 3) uint8 -> (4h, 4w, 3) uint8 by Pillow's bicubic: the baseline, and what the texture encoder sees of the LR."""
+def upscale_bicubic(image: np.ndarray, protocol: LRProtocol = "pil") -> np.ndarray:
+    """(h, w, 3) uint8 -> (4h, 4w, 3) uint8: the baseline; Pillow's is what the texture encoder sees of the LR."""
     height, width = image.shape[:2]
-    return np.asarray(Image.fromarray(image).resize((width * SCALE, height * SCALE), Image.Resampling.BICUBIC))
+    return resize(image, height * SCALE, width * SCALE, protocol)
+
+
+def resize(image: np.ndarray, height: int, width: int, protocol: LRProtocol = "pil") -> np.ndarray:
+    """(H, W, 3) uint8 -> (height, width, 3) uint8 by antialiased bicubic interpolation.
+
+    MATLAB mirrors the image at its borders, where Pillow renormalises the kernel; it is computed here in floating point
+    and rounded once at the end, while Pillow rounds after each of its two passes.
+    """
+    if protocol == "pil":
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    if protocol != "matlab":
+        raise UserError(f"the LR protocol must be pil or matlab, got {protocol!r}")
+    rows, columns = (matlab_weights(*sides) for sides in ((image.shape[0], height), (image.shape[1], width)))
+    resized = np.einsum("hy,yxc->hxc", rows, image, optimize=True)
+    return np.einsum("wx,hxc->hwc", columns, resized, optimize=True).round().clip(0, 255).astype(np.uint8)
+
+
+def matlab_weights(size: int, new_size: int) -> np.ndarray:
+    """Weights (new_size, size) by which MATLAB's imresize makes each new pixel of a row from the old ones."""
+    scale = new_size / size
+    stretch = min(scale, 1)  # antialiasing: when shrinking, the kernel covers as much as a new pixel does
+    centre = (np.arange(new_size) + 0.5) / scale - 0.5
+    reach = int(np.ceil(2 / stretch)) + 1
+    neighbour = np.floor(centre)[:, None] + np.arange(-reach, reach + 1)
+    weight = cubic(stretch * (centre[:, None] - neighbour))
+    weight /= weight.sum(axis=1, keepdims=True)
+    mirrored = neighbour.astype(int) % (2 * size)
+    mirrored = np.minimum(mirrored, 2 * size - 1 - mirrored)
+    matrix = np.zeros((new_size, size))
+    np.add.at(matrix, (np.arange(new_size)[:, None], mirrored), weight)
+    return matrix
+
+
+def cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel with a = -0.5; zero from distance 2 on."""
+    x = np.abs(x)
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))
 
 
 def random_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
