@@ -86,7 +86,7 @@ class FRFSR(
         return SRResult(image[..., : 4 * height, : 4 * width], features[..., : 4 * height, : 4 * width], correspondence)
 
     def encode_reference(self, reference: Tensor) -> ReferenceFeatures:
-        """Reference image (B, 3, H, W), RGB in [0, 1] -> ReferenceFeatures. Borders are replicated to a multiple of 4."""
+        """Image (B, 3, H, W), RGB in [0, 1] -> ReferenceFeatures. Borders are replicated to a multiple of 4."""
         height, width = reference.shape[-2:]
         bottom, right = (max(side + -side % 4, 12) - side for side in (height, width))
         reference = F.pad(reference, (0, right, 0, bottom), mode="replicate").contiguous(
@@ -108,10 +108,10 @@ class FRFSR(
     def prepare(self, lr: Tensor, upsampled: Tensor | None) -> tuple[Tensor, Tensor]:
         """Enlarge if the caller has not; replicate borders up to the 3x3 pixels that a patch needs."""
         if upsampled is None:
-            # antialias selects the same cubic kernel (a = -0.5) that Pillow and MATLAB use.
-            upsampled = F.interpolate(lr, scale_factor=4, mode="bicubic", antialias=True, align_corners=False).clamp(
-                0, 1
-            )
+            # antialias selects the same cubic kernel (a = -0.5) that Pillow and MATLAB use; it has no half form on CPU.
+            wide = lr.to(torch.promote_types(lr.dtype, torch.float32))
+            upsampled = F.interpolate(wide, scale_factor=4, mode="bicubic", antialias=True, align_corners=False)
+            upsampled = upsampled.clamp(0, 1).to(lr.dtype)
         bottom, right = (max(3 - side, 0) for side in lr.shape[-2:])
         if bottom or right:
             lr = F.pad(lr, (0, right, 0, bottom), mode="replicate")
@@ -127,13 +127,18 @@ class FRFSR(
         """
         packaged = PACKAGED_WEIGHTS / str(name_or_path)
         source = packaged if packaged.is_dir() else Path(name_or_path)
+        is_hub_id = str(name_or_path).count("/") == 1 and not str(name_or_path).startswith((".", "/", "~"))
+        if not source.is_dir() and not is_hub_id:
+            raise UserError(
+                f"no model {str(name_or_path)!r}: give a packaged name ({packaged_names()}), a folder or a Hub id."
+            )
         try:
             return super().from_pretrained(
                 str(source) if source.is_dir() else str(name_or_path), strict=True, **options
             )
         except Exception as error:
             raise UserError(
-                f"no usable weights at {name_or_path!r} ({' '.join(str(error).split())[:200]}): give a packaged name "
+                f"no usable weights at {str(name_or_path)!r} ({' '.join(str(error).split())[:200]}): give a packaged name "
                 f"({packaged_names()}), a folder with config.json and model.safetensors, or a Hub id."
             ) from error
 
