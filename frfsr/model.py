@@ -1,5 +1,6 @@
 """FRFSR: `forward` is the paper's figure 1."""
 
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,9 +134,10 @@ class FRFSR(
                 f"no model {str(name_or_path)!r}: give a packaged name ({packaged_names()}), a folder or a Hub id."
             )
         try:
-            return super().from_pretrained(
-                str(source) if source.is_dir() else str(name_or_path), strict=True, **options
-            )
+            with redirect_stdout(None):  # the base class announces on stdout where it loads from
+                return super().from_pretrained(
+                    str(source) if source.is_dir() else str(name_or_path), strict=True, **options
+                )
         except Exception as error:
             raise UserError(
                 f"no usable weights at {str(name_or_path)!r} ({' '.join(str(error).split())[:200]}): give a packaged name "

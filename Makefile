@@ -1,0 +1,29 @@
+# Everything happens in .venv; PYTHON (3.11 or newer) only creates it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint gpu
+
+demo: .venv/demo.stamp
+	$(BIN)/python -m frfsr.demo
+
+# Three runs: an interpreted Triton kernel cannot also be compiled in the same process.
+test: .venv/test.stamp lint
+	$(BIN)/pytest -m "not interpret and not compile_only and not gpu"
+	TRITON_INTERPRET=1 $(BIN)/pytest -m interpret
+	$(BIN)/pytest -m compile_only
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+# The same kernels on a real device, then the speed tables.
+gpu: .venv/test.stamp
+	$(BIN)/pytest -m gpu
+	$(BIN)/frfsr eval speed
+
+# .venv/demo.stamp and .venv/test.stamp: the package is installed with the extra of that name.
+.venv/%.stamp: pyproject.toml
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable ".[$*]"
+	touch $@

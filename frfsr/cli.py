@@ -1,0 +1,158 @@
+"""The command `frfsr`. Torch is imported by the subcommands that compute, so that help and mistakes answer at once."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from frfsr.errors import UserError
+from frfsr.evals import commands as evaluation
+
+UPSCALE_EXAMPLES = """examples:
+  frfsr upscale photo.png --reference sharp.png -o out.png
+  frfsr upscale scan.tif --reference day1.jpg day2.jpg -o scan_x4.tif --device cuda --dtype bfloat16
+  frfsr upscale huge.jpg -o huge_x4.png --tile 128      (no reference: the photo itself is its reference)
+"""
+CONVERT_EXAMPLES = """examples:
+  frfsr convert net_g.pth out/ --arch frfsr-reuse
+  frfsr convert net_g=rec.pth extractor=contras.pth vgg=vgg19.pth rrdb=RRDB_PSNR_x4.pth out/ --arch frfsr
+"""
+PROBLEM = 2  # exit code for bad input, the same that argparse uses
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 for findings, 2 for bad input, 130 when interrupted."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its warnings about a wrong name would bury our one line
+    options = build_parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except UserError as error:
+        print("frfsr:", *str(error).split(), file=sys.stderr)
+        return PROBLEM
+    except KeyboardInterrupt:
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="frfsr", description="Reference-based super-resolution: photos four times as large, with real textures."
+    )
+    parser.add_argument("--version", action="version", version=f"frfsr {version('frfsr')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    upscale = add_command(commands, "upscale", run_upscale, "enlarge a photo four times", UPSCALE_EXAMPLES)
+    upscale.add_argument("input", help="the photo: PNG, JPEG, WebP, TIFF, ...; 8 or 16 bits, grey, colour, with alpha")
+    upscale.add_argument("-o", "--output", required=True, metavar="FILE", help=".png, .jpg, .webp or .tif; 4x the size")
+    upscale.add_argument(
+        "--reference",
+        metavar="FILE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="sharp photos of similar content, of any size; best at about the scale of the output",
+    )
+    upscale.add_argument(
+        "--model", default="frfsr-tiny", metavar="NAME", help="packaged name, folder or Hub id (%(default)s)"
+    )
+    upscale.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    upscale.add_argument("--dtype", help="float32 (default), bfloat16 or float16")
+    upscale.add_argument(
+        "--tile", type=int, metavar="N", help="side in input pixels of the pieces; smaller takes less memory"
+    )
+    upscale.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+
+    evaluate = add_command(commands, "eval", evaluation.run, "measure PSNR and SSIM on test sets")
+    evaluation.add_arguments(evaluate)
+
+    data = commands.add_parser("data", help="prepare training and test pairs")
+    data_commands = data.add_subparsers(metavar="COMMAND", required=True)
+    pack = add_command(data_commands, "pack", run_data_pack, "put the pairs of a folder into one Parquet file")
+    pack.add_argument("directory", help="CUFED, CUFED5 or WR-SR layout")
+    pack.add_argument("output", metavar="out.parquet")
+    check = add_command(data_commands, "check", run_data_check, "report count, sizes, unreadable and unpaired files")
+    check.add_argument("directory", help="CUFED, CUFED5 or WR-SR layout, or a Parquet pack")
+
+    convert = add_command(
+        commands, "convert", run_convert, "turn published checkpoints into safetensors", CONVERT_EXAMPLES
+    )
+    convert.add_argument(
+        "checkpoint", nargs="+", metavar="[PART=]FILE", help=".pth or .safetensors; PART= for --arch frfsr"
+    )
+    convert.add_argument("output", metavar="DIR", help="folder for config.json and model.safetensors")
+    convert.add_argument("--arch", required=True, help="frfsr, frfsr-reuse, extractor or rrdb")
+
+    info = add_command(commands, "info", run_info, "show a model's configuration and parameters by part")
+    info.add_argument("model", nargs="?", default="frfsr-tiny", help="packaged name, folder or Hub id (%(default)s)")
+    return parser
+
+
+def add_command(
+    commands: argparse._SubParsersAction,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    examples: str | None = None,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run_upscale(options: argparse.Namespace) -> int:
+    from frfsr.imageio import check_output, read_photo, write_photo
+
+    photo = read_photo(options.input)
+    references = [read_photo(path) for path in options.reference]
+    height, width = photo.pixels.shape[:2]
+    check_output(options.output, 4 * height, 4 * width, photo.has_alpha)
+
+    from frfsr.inference import TILE, load_model, upscale_photo
+
+    model = load_model(options.model, options.device, options.dtype)
+    tile = TILE if options.tile is None else options.tile
+    write_photo(upscale_photo(photo, references, model, tile, progress=not options.quiet), options.output)
+    return 0
+
+
+def run_data_pack(options: argparse.Namespace) -> int:
+    from frfsr.data import pack
+
+    print(f"{pack(options.directory, options.output)} pairs in {options.output}")
+    return 0
+
+
+def run_data_check(options: argparse.Namespace) -> int:
+    from frfsr.data import check
+
+    report = check(options.directory)
+    print(report)
+    return 0 if report.ok else 1
+
+
+def run_convert(options: argparse.Namespace) -> int:
+    from frfsr.convert import convert
+
+    convert(options.checkpoint, options.output, options.arch)
+    return 0
+
+
+def run_info(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from frfsr.inference import load_model
+
+    model = load_model(options.model, device="cpu")
+    for name, value in asdict(model.config).items():
+        print(f"{name:20} {value}")
+    print()
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    for name, count in [*counts.items(), ("all", sum(counts.values()))]:
+        print(f"{name:20} {count:12,} parameters  {4 * count / 2**20:8.2f} MiB")
+    return 0
