@@ -1,19 +1,20 @@
-"""Benchmarks: what each set must contain, which image is whose reference, and the LR made from the truth."""
+"""Benchmarks: what each set must contain, and which image is whose reference under each rule of the paper."""
 
-from collections.abc import Iterator
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
-from datasets import Dataset
-from PIL import Image
 
-from frfsr.data import UNREADABLE, load_pairs
-from frfsr.degrade import crop_to_multiple, downscale, upscale_bicubic
+from frfsr.data import decode_image, load_pairs
+from frfsr.degrade import LRProtocol, crop_to_multiple, downscale, reorder_patches, upscale_bicubic
 from frfsr.errors import UserError
+from frfsr.evals.manifests import CUFEDR_POOL, load_manifests
 
-ReferenceRule = Literal["true", "rotated", "lr", "all"]
+ReferenceRule = Literal["true", "all", "lr", "rotated", "easy", "medium", "hard", "cufedr"]
 
 
 @dataclass(frozen=True)
@@ -23,23 +24,23 @@ class Benchmark:
     Attributes:
         title: name in tables.
         count: number of inputs of the complete set.
-        source: where people usually get it, in one line.
+        names: regular expression that the names of its inputs match.
+        source: expected files and where people usually get them, in one line.
     """
 
     title: str
     count: int
+    names: str
     source: str
 
 
 BENCHMARKS = {
-    "cufed5": Benchmark("CUFED5", 126, "000_0.png ... 125_5.png; published with SRNTT (ZZUTK/SRNTT on GitHub)"),
-    "wrsr": Benchmark("WR-SR", 80, "input/, ref/, pairs.txt; published with C2-Matching (yumingj/C2-Matching)"),
-    "sun80": Benchmark("Sun80", 80, "published with 'Super-resolution from internet-scale scene matching' (ICCP 2012)"),
-    "urban100": Benchmark(
-        "Urban100", 100, "img_001.png ... img_100.png; published with SelfExSR (jbhuang0604/SelfExSR)"
-    ),
-    "manga109": Benchmark("Manga109", 109, "one page per volume; on request from manga109.org"),
-    "set5": Benchmark("Set5", 5, "HR images; published with SelfExSR (jbhuang0604/SelfExSR)"),
+    "cufed5": Benchmark("CUFED5", 126, r"\d{3}_0", "000_0.png ... 125_5.png, from github.com/ZZUTK/SRNTT"),
+    "sun80": Benchmark("Sun80", 80, r".+", "input/X.png, ref/X/ with 20 images each, from Sun and Hays, ICCP 2012"),
+    "urban100": Benchmark("Urban100", 100, r"img_\d{3}.*", "img_001.png ..., from github.com/jbhuang0604/SelfExSR"),
+    "manga109": Benchmark("Manga109", 109, r".+", "one page of each of 109 volumes, from manga109.org"),
+    "wrsr": Benchmark("WR-SR", 80, r"\d{3}", "input/, ref/, pairs.txt, from github.com/yumingj/C2-Matching"),
+    "set5": Benchmark("Set5", 5, r".+", "five HR images, from github.com/jbhuang0604/SelfExSR"),
 }
 
 
@@ -60,83 +61,152 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """An image that could not be evaluated, and why, in one line."""
+class Item:
+    """One image of a test set, its files not yet decoded (``{"bytes", "path"}``, one of them None).
+
+    Attributes:
+        references: empty if the enlarged LR is the reference.
+        order: of the patches of a shuffled reference, empty if it is not shuffled.
+    """
 
     name: str
-    reason: str
+    input: dict
+    references: tuple[dict, ...] = ()
+    order: tuple[int, ...] = ()
+
+    def load(self, protocol: LRProtocol) -> Sample:
+        """Decodes the images and makes the LR; raises one of `frfsr.data.UNREADABLE` if a file is broken."""
+        hr = crop_to_multiple(np.asarray(decode_image(self.input)))
+        if min(hr.shape[:2]) == 0:
+            raise UserError("smaller than 4x4 pixels")
+        lr = downscale(hr, protocol)
+        references = [np.asarray(decode_image(file)) for file in self.references] or [upscale_bicubic(lr, protocol)]
+        if self.order:
+            references = [reorder_patches(reference, self.order) for reference in references]
+        return Sample(self.name, hr, lr, references)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that `load` depends on besides the protocol; raises OSError if a file is missing."""
+        digest = hashlib.sha256(str(self.order).encode())
+        for file in (self.input, *self.references):
+            data = file["bytes"] if file["bytes"] is not None else Path(file["path"]).read_bytes()
+            digest.update(hashlib.sha256(data).digest())
+        return digest.hexdigest()
 
 
 class TestSet:
-    """The images of one folder, pack or Hub dataset under one rule for the references.
+    """The images of one folder, pack or Hub dataset under one rule for the references; a sequence of `Item`.
 
     Args:
         name: a key of `BENCHMARKS`, or any other name for data of one's own.
         path: anything that `frfsr.data.load_pairs` reads.
-        reference: ``true``: the image's own reference, or its enlarged LR where the set has none; ``all``: all its own
-            references at once; ``lr``: the enlarged LR (bicubic); ``rotated``: the next image's own reference (its
-            truth where the set has none), which shows something else.
+        reference: which reference each image gets:
+            ``true``: as its benchmark says: its own of the given level (CUFED5, WR-SR), a frozen random choice among
+            its own (Sun80) or among the other images (Manga109), its LR enlarged by bicubic interpolation (sets
+            without references);
+            ``all``: all its own at once; ``lr``: the enlarged LR; ``rotated``: what the next image has (its truth
+            where the set has no references), which shows something else;
+            ``easy``, ``medium``, ``hard``: the true one cut into 2x2, 4x4 or 8x8 patches in frozen random orders;
+            ``cufedr``: a frozen random choice among the images of Urban100, Manga109 and Sun80.
         level: which of several own references, 1 for the most relevant.
         split: of a Hub dataset, or the subfolder of that name.
+        pool: for ``cufedr``, the three sets by their keys in `BENCHMARKS`.
+
+    Frozen choices count images by name. In a set that is not complete they go round among those present.
 
     Raises:
-        UserError: no such data, or references are asked for that it does not have.
+        UserError: no such data, rule or level.
     """
 
     __test__ = False  # no pytest class
 
     def __init__(
-        self, name: str, path: str | Path, reference: ReferenceRule = "true", level: int = 1, split: str = "test"
+        self,
+        name: str,
+        path: str | Path,
+        reference: ReferenceRule = "true",
+        level: int = 1,
+        split: str = "test",
+        pool: "Mapping[str, TestSet] | None" = None,
     ) -> None:
-        self.name, self.reference, self.level = name, reference, level
-        self.faults: list[str] = []
-        self.pairs: Dataset = load_pairs(path, split=split, faults=self.faults)
-        known = BENCHMARKS.get(name)
-        self.title = known.title if known else name
-        self.complete_count = known.count if known else None
+        if reference not in get_args(ReferenceRule):
+            raise UserError(
+                f"unknown rule for references {reference!r}; there are {', '.join(get_args(ReferenceRule))}"
+            )
         if level < 1:
             raise UserError(f"reference levels count from 1, got {level}")
-        if reference == "rotated" and len(self.pairs) < 2:
-            raise UserError(f"{self.title}: rotated references need two images, there is {len(self.pairs)}")
+        self.name, self.reference, self.level = name, reference, level
+        self.benchmark = BENCHMARKS.get(name)
+        self.title = self.benchmark.title if self.benchmark else name
+        self.faults: list[str] = []
+        self.rows = load_pairs(path, split=split, decode=False, faults=self.faults)
+        self.names: list[str] = list(self.rows["name"])
+        self.pool = pool or {}
+        if reference == "cufedr" and (absent := CUFEDR_POOL.keys() - self.pool.keys()):
+            raise UserError(f"CUFEDR takes its references from sets that are missing: {', '.join(sorted(absent))}")
+        if reference == "rotated" and len(self) < 2:
+            raise UserError(f"{self.title}: rotated references need two images, there is {len(self)}")
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.names)
 
-    def __iter__(self) -> Iterator[Sample | Failure]:
-        for index, name in enumerate(self.pairs["name"]):
-            try:
-                yield self._sample(index, name)
-            except UNREADABLE as error:
-                yield Failure(name, " ".join(str(error).split()))
-        for fault in self.faults:
-            yield Failure(fault.split()[0], fault)
+    def __getitem__(self, index: int) -> Item:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        order = ()
+        if self.reference in ("easy", "medium", "hard"):
+            orders = load_manifests().shuffles[self.reference]
+            order = tuple(orders[index % len(orders)])
+        return Item(self.names[index], self.input(index), self._references(index), order)
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self[index] for index in range(len(self)))
+
+    def input(self, index: int) -> dict:
+        """The stored file of an HR image."""
+        return self.rows.select_columns("input")[index]["input"]
 
     @property
     def label(self) -> str:
         """Title, and ``n of N`` when the set is not complete."""
-        if self.complete_count in (None, len(self)):
+        if self.benchmark is None or len(self) == self.benchmark.count:
             return self.title
-        return f"{self.title} ({len(self)} of {self.complete_count})"
+        return f"{self.title} ({len(self)} of {self.benchmark.count})"
 
-    def _sample(self, index: int, name: str) -> Sample:
-        hr = crop_to_multiple(np.asarray(self._input(index)))
-        if min(hr.shape[:2]) == 0:
-            raise UserError(f"{name} is smaller than 4x4 pixels")
-        lr = downscale(hr)
-        return Sample(name, hr, lr, self._references(index, lr))
+    @property
+    def notes(self) -> list[str]:
+        """What is missing or unexpected, one line each."""
+        if self.benchmark is None:
+            return []
+        notes = []
+        if len(self) != self.benchmark.count:
+            notes.append(f"{self.label}: the complete set is {self.benchmark.source}")
+        if strange := [name for name in self.names if not re.fullmatch(self.benchmark.names, name)]:
+            notes.append(f"{self.title}: {len(strange)} unexpected names, for example {strange[0]}")
+        return notes
 
-    def _references(self, index: int, lr: np.ndarray) -> list[np.ndarray]:
+    def _references(self, index: int) -> tuple[dict, ...]:
         if self.reference == "lr":
-            return [upscale_bicubic(lr)]
+            return ()
+        if self.reference == "cufedr":
+            key, position = load_manifests().cufedr[index % BENCHMARKS["cufed5"].count]
+            return (self.pool[key].input(position % len(self.pool[key])),)
         owner = (index + 1) % len(self) if self.reference == "rotated" else index
-        own = self.pairs.select_columns("references")[owner]["references"]
-        if self.reference == "all" and own:
-            return [np.asarray(image) for image in own]
-        if own and self.level > len(own):
-            raise UserError(f"there is no reference of level {self.level}, only {len(own)}")
+        own = self.rows.select_columns("references")[owner]["references"]
         if own:
-            return [np.asarray(own[self.level - 1])]
-        return [upscale_bicubic(lr) if owner == index else np.asarray(self._input(owner))]
+            return self._choose(own, owner)
+        if owner != index:
+            return (self.input(owner),)
+        if self.name == "manga109" and len(self) > 1:
+            step = load_manifests().manga109[index % BENCHMARKS["manga109"].count]
+            return (self.input((index + 1 + (step - 1) % (len(self) - 1)) % len(self)),)
+        return ()
 
-    def _input(self, index: int) -> Image.Image:
-        return self.pairs.select_columns("input")[index]["input"]
+    def _choose(self, own: list[dict], owner: int) -> tuple[dict, ...]:
+        if self.reference == "all":
+            return tuple(own)
+        if self.name == "sun80":
+            return (own[load_manifests().sun80[owner % BENCHMARKS["sun80"].count] % len(own)],)
+        if self.level > len(own):
+            raise UserError(f"there is no reference of level {self.level}, only {len(own)}")
+        return (own[self.level - 1],)

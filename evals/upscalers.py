@@ -2,21 +2,24 @@
 
 import hashlib
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from einops import rearrange
 from torch import Tensor
 
-from frfsr.degrade import upscale_bicubic
+from frfsr.degrade import LRProtocol, upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.evals.metrics import to_uint8
+from frfsr.model import FRFSR
 
 
 class Upscaler(Protocol):
-    """Anything that enlarges ×4.
+    """Anything that enlarges x4.
 
     Attributes:
         name: as it appears in tables.
@@ -34,20 +37,21 @@ class Upscaler(Protocol):
 
 
 class Bicubic:
-    """Pillow's bicubic interpolation; looks at no reference."""
+    """Bicubic interpolation of the LR protocol; looks at no reference."""
 
-    name = identity = "bicubic"
-    parameters: dict[str, int]
+    name = "bicubic"
 
-    def __init__(self) -> None:
-        self.parameters = {}
+    def __init__(self, protocol: LRProtocol = "pil") -> None:
+        self.protocol = protocol
+        self.identity = f"bicubic {protocol}"
+        self.parameters: dict[str, int] = {}
 
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
-        return upscale_bicubic(lr)
+        return upscale_bicubic(lr, self.protocol)
 
 
 class ReferenceNetwork:
-    """An `frfsr.FRFSR`, fed as the published evaluation feeds it: the enlarged LR rounded to 8 bits.
+    """An `frfsr.FRFSR`, fed as the published evaluation feeds it: with the LR that Pillow enlarged, rounded to 8 bits.
 
     Args:
         model: in evaluation mode, on its device.
@@ -57,42 +61,76 @@ class ReferenceNetwork:
     def __init__(self, model: torch.nn.Module, name: str) -> None:
         self.model = model.eval()
         self.name = name
-        self.identity = weights_hash(model)
+        self.identity = f"{version('frfsr')} {model.config} {weights_hash(model)}"
         self.parameters = {part: sum(p.numel() for p in child.parameters()) for part, child in model.named_children()}
 
     @torch.inference_mode()
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
         if len(references) != 1:
             raise UserError(f"{self.name} takes one reference, got {len(references)}")
-        parameter = next(self.model.parameters())
-        batches = [to_tensor(image).to(parameter) for image in (lr, references[0], upscale_bicubic(lr))]
-        return to_uint8(self.model(*batches).image)
+        batches = [to_batch(image, self.model) for image in (lr, references[0], upscale_bicubic(lr))]
+        try:
+            return to_uint8(self.model(*batches).image)
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"{self.name} runs out of GPU memory on {lr.shape[1]}x{lr.shape[0]} pixels") from error
 
 
-def load_upscaler(name_or_path: str | Path, device: str | None = None) -> Upscaler:
+class SingleImageNetwork:
+    """Any x4 network that spandrel can load; looks at no reference.
+
+    Args:
+        file: weights of a published single-image super-resolution network, .pth or .safetensors.
+        device: where it runs.
+
+    Raises:
+        UserError: spandrel is not installed, does not know the network, or it is no x4 RGB network.
+    """
+
+    def __init__(self, file: str | Path, device: str | torch.device) -> None:
+        try:
+            import spandrel
+        except ImportError as error:
+            raise UserError("single-image networks need spandrel: pip install 'frfsr[sisr]'") from error
+        try:
+            descriptor = spandrel.ModelLoader(device).load_from_file(file)
+        except (spandrel.UnsupportedModelError, OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"spandrel cannot load {file}: {error}") from error
+        if (descriptor.scale, descriptor.input_channels, descriptor.output_channels) != (4, 3, 3):
+            raise UserError(
+                f"{file} is a x{descriptor.scale} network of {descriptor.input_channels} channels, not x4 RGB"
+            )
+        self.network = descriptor.eval()
+        self.name = Path(file).stem
+        self.identity = weights_hash(descriptor.model)
+        self.parameters = {"network": sum(p.numel() for p in descriptor.model.parameters())}
+
+    @torch.inference_mode()
+    def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
+        return to_uint8(self.network(to_batch(lr, self.network.model)))
+
+
+def load_upscaler(name_or_path: str | Path, protocol: LRProtocol = "pil", device: str | None = None) -> Upscaler:
     """``bicubic``, or what `frfsr.FRFSR.from_pretrained` finds under the name, in the folder or on the Hub.
 
     Args:
-        device: for example ``cuda`` or ``cpu``; by default a GPU where there is one.
+        device: for example ``cuda`` or ``cpu``; by default this process's GPU where there is one.
 
     Raises:
         UserError: no such model, or no such device.
     """
     if str(name_or_path) == "bicubic":
-        return Bicubic()
-    from frfsr.model import FRFSR
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return Bicubic(protocol)
+    model = FRFSR.from_pretrained(name_or_path)
     try:
-        model = FRFSR.from_pretrained(name_or_path).to(device)
-    except RuntimeError as error:
-        raise UserError(f"cannot use the device {device}: {error}") from error
+        model = model.to(device or PartialState().device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"cannot use the device {device}: {str(error).splitlines()[0]}") from error
     return ReferenceNetwork(model, Path(name_or_path).name)
 
 
-def to_tensor(image: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, H, W) float32 in [0, 1]."""
-    return rearrange(torch.from_numpy(image.copy()), "h w c -> 1 c h w").float() / 255
+def to_batch(image: np.ndarray, model: torch.nn.Module) -> Tensor:
+    """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1], on the device and in the type of the model's weights."""
+    return rearrange(torch.from_numpy(image.copy()), "h w c -> 1 c h w").to(next(model.parameters())) / 255
 
 
 def weights_hash(model: torch.nn.Module) -> str:
@@ -100,5 +138,5 @@ def weights_hash(model: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -18,20 +18,26 @@ from frfsr.layouts import Layout, scan, split_folder
 
 # What Pillow raises on files that are no image, truncated, broken inside, or suspiciously huge.
 UNREADABLE = (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError)
+RGB, STORED = Image(mode="RGB"), Image(decode=False)
 
 
 def load_pairs(
-    path_or_name: str | Path, split: str = "train", streaming: bool = False, faults: list[str] | None = None
+    path_or_name: str | Path,
+    split: str = "train",
+    streaming: bool = False,
+    decode: bool = True,
+    faults: list[str] | None = None,
 ) -> Dataset | IterableDataset:
     """Images with their reference images, decoded to RGB on access.
 
     Args:
-        path_or_name: a folder (``input/`` + ``ref/`` as in CUFED and WR-SR, optionally with pairs.txt;
-            ``000_0.png`` ... ``000_5.png`` as in CUFED5; a plain folder of HR images, which have no reference), a
-            Parquet pack (columns ``name``, ``input`` and ``reference`` or ``references``), a folder of packs, or a
-            Hub id.
+        path_or_name: a folder (``input/`` + ``ref/`` as in CUFED and WR-SR, with several references for ``input/X.png``
+            in a folder ``ref/X/`` or named by pairs.txt; ``000_0.png`` ... ``000_5.png`` as in CUFED5; a plain folder
+            of HR images, which have no reference), a Parquet pack (columns ``name``, ``input`` and ``reference`` or
+            ``references``), a folder of packs, or a Hub id.
         split: the split of a Hub dataset. For a local folder, the subfolder of that name if there is one, else it all.
         streaming: give an ``IterableDataset`` that reads as it goes.
+        decode: without it images come as they are stored, as ``{"bytes", "path"}``, for `decode_image`.
         faults: receives a line for each missing or unpaired file of a folder; without it the first one is an error.
 
     Returns:
@@ -41,7 +47,12 @@ def load_pairs(
     Raises:
         UserError: the path does not exist, or its content matches no layout.
     """
-    return _open(path_or_name, split, Image(mode="RGB"), streaming, faults)
+    return _open(path_or_name, split, RGB if decode else STORED, streaming, faults)
+
+
+def decode_image(file: dict) -> PILImage.Image:
+    """The RGB image, upright, of a stored ``{"bytes", "path"}``; raises one of `UNREADABLE` if it is none."""
+    return RGB.decode_example(file)
 
 
 def pack(directory: str | Path, out: str | Path, split: str = "train") -> int:
@@ -56,7 +67,7 @@ def pack(directory: str | Path, out: str | Path, split: str = "train") -> int:
     if not out.parent.is_dir():
         raise UserError(f"cannot write {out}: there is no folder {out.parent}")
     partial_file = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    dataset = _open(directory, split, Image(decode=False))
+    dataset = _open(directory, split, STORED)
     schema = Features({**dataset.features, "input": Image(), "references": List(Image())}).arrow_schema
     rows_per_group = 64
     try:
@@ -119,10 +130,10 @@ def check(directory: str | Path, split: str = "train") -> Report:
     """
     path = Path(directory)
     if _packs(path, split):
-        report, dataset = Report("Parquet pack"), _open(path, split, Image(decode=False))
+        report, dataset = Report("Parquet pack"), _open(path, split, STORED)
     else:
         layout = scan(path, split)
-        report, dataset = Report(layout.kind, faults=layout.faults), _from_files(layout, Image(decode=False))
+        report, dataset = Report(layout.kind, faults=layout.faults), _from_files(layout, STORED)
     sizes, counts = [], []
     for row in tqdm(dataset, desc="checking", unit="pair", disable=None):
         counts.append(len(row["references"]))

@@ -4,6 +4,8 @@ Images are numpy arrays (H, W, 3), uint8, RGB. The published data pipelines of t
 its enlargement to 8 bits, so both are made here, on uint8, and not inside the model.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -90,5 +92,11 @@ def shuffle_patches(image: np.ndarray, n: int, rng: np.random.Generator) -> np.n
 
     n is 2, 4 or 8 for the paper's easy, medium and hard shuffle. Sides that n does not divide lose up to n - 1 pixels.
     """
+    return reorder_patches(image, rng.permutation(n * n))
+
+
+def reorder_patches(image: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """`shuffle_patches` in a given order: place k, counted row by row, receives the patch from place order[k]."""
+    n = math.isqrt(len(order))
     patches = rearrange(crop_to_multiple(image, n), "(n h) (m w) c -> (n m) h w c", n=n, m=n)
-    return rearrange(patches[rng.permutation(n * n)], "(n m) h w c -> (n h) (m w) c", n=n, m=n)
+    return rearrange(patches[list(order)], "(n m) h w c -> (n h) (m w) c", n=n, m=n)

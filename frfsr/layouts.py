@@ -57,7 +57,7 @@ def split_folder(path: Path, split: str) -> Path:
 
 
 def _scan_input_ref(folder: Path) -> Layout:
-    """``input/X.png`` goes with ``ref/X.png`` or ``ref/X_ref.png``, or with those that its line in pairs.txt names."""
+    """``input/X.png`` has what its line in pairs.txt names, else ``ref/X.png``, ``ref/X_ref.png``, ``ref/X/*``."""
     layout = Layout("input/ + ref/")
     inputs = {file.name: file for file in images(folder / "input")}
     references = {file.name: file for file in images(folder / "ref")}
@@ -65,8 +65,14 @@ def _scan_input_ref(folder: Path) -> Layout:
         layout.kind += " + pairs.txt"
         named = {line[0]: line[1:] for line in _lines(folder / "pairs.txt")}
     else:
-        stems = {file.stem.removesuffix("_ref"): name for name, file in references.items()}
-        named = {name: [stems[file.stem]] for name, file in inputs.items() if file.stem in stems}
+        owned: dict[str, list[str]] = {}
+        for name, file in references.items():
+            owned.setdefault(file.stem.removesuffix("_ref"), []).append(name)
+        for several in (entry for entry in sorted((folder / "ref").iterdir()) if entry.is_dir()):
+            files = {f"{several.name}/{file.name}": file for file in images(several)}
+            references |= files
+            owned.setdefault(several.name, []).extend(files)
+        named = {name: owned[file.stem] for name, file in inputs.items() if file.stem in owned}
     for name in sorted(named.keys() | inputs.keys()):
         missing = [f"input/{name} is missing"] if name not in inputs else []
         missing += [f"ref/{other} is missing" for other in named.get(name, []) if other not in references]

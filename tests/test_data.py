@@ -58,6 +58,12 @@ def wrsr(folder: Path) -> Path:
     return folder
 
 
+def sun80(folder: Path) -> Path:
+    save(folder / "input", a=1)
+    save(folder / "ref" / "a", x=2, y=3)
+    return folder
+
+
 def plain(folder: Path) -> Path:
     save(folder, x=1, y=2)
     return folder
@@ -67,6 +73,7 @@ LAYOUTS = {
     cufed: [("a", 2, [3]), ("b", 1, [4])],
     cufed5: [("000_0", 0, [1, 2, 3, 4, 5]), ("001_0", 10, [11, 12, 13, 14, 15])],
     wrsr: [("001", 1, [3]), ("002", 2, [4])],
+    sun80: [("a", 1, [2, 3])],
     plain: [("x", 1, []), ("y", 2, [])],
 }
 
@@ -81,7 +88,7 @@ def test_layouts(layout, streaming: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize("streaming", [False, True])
 def test_packs_give_back_what_they_were_made_of(layout, streaming: bool, tmp_path: Path) -> None:
     out = tmp_path / "pairs.parquet"
-    assert pack(layout(tmp_path / "folder"), out) == 2
+    assert pack(layout(tmp_path / "folder"), out) == len(LAYOUTS[layout])
     assert shades(load_pairs(out, streaming=streaming)) == LAYOUTS[layout]
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["pairs.parquet"]
     assert shades(load_pairs(tmp_path, streaming=streaming)) == LAYOUTS[layout]
