@@ -22,7 +22,8 @@ class FilterNorm(nn.Module):
 
     def forward(self, taps: Tensor) -> Tensor:
         centred = taps - taps.mean(2, keepdim=True)
-        standard = centred / (taps.std(2, keepdim=True) + 1e-10)
+        variance = centred.square().sum(2, keepdim=True) / (taps.shape[2] - 1)  # unbiased
+        standard = centred / (variance.sqrt() + 1e-10)
         shape = (1, *self.gamma.shape) + (1,) * (taps.dim() - 3)
         return standard * self.gamma.view(shape) + self.beta.view(shape)
 

@@ -1,12 +1,28 @@
 """What can be configured: the network (`FRFSRConfig`) and a training run (`TrainingConfig`), one field a choice."""
 
+import difflib
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from frfsr.errors import UserError
 
 Scales = tuple[int, int, int]
 """One number for each scale of the U-Net: large (x4, full resolution), medium (x2), small (LR resolution)."""
+
+
+def require_choices(config: Any) -> None:
+    """Raise UserError for a field annotated Literal[...] that holds something else."""
+    for f in fields(config):
+        if get_origin(f.type) is Literal and getattr(config, f.name) not in get_args(f.type):
+            allowed = ", ".join(get_args(f.type))
+            raise UserError(f"{f.name} must be one of {allowed}, got {getattr(config, f.name)!r}.")
+
+
+def require_paths(config: Any) -> None:
+    """Raise UserError for a run without data or run folder."""
+    for name in ("data", "out"):
+        if not getattr(config, name):
+            raise UserError(f"{name} is not set: give it in the yaml or as {name}=PATH.")
 
 
 @dataclass
@@ -58,13 +74,7 @@ class FRFSRConfig:
             if len(value) != 3:
                 raise UserError(f"{name} needs three numbers (large, medium, small scale), got {list(value)}.")
             setattr(self, name, value)
-        for name, allowed in (
-            ("match_padding", ("same", "valid")),
-            ("fusion", ("joint", "separate")),
-            ("base", ("bicubic", "bilinear", "sife")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise UserError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
+        require_choices(self)
         if self.base == "sife" and not self.sife:
             raise UserError("base: sife needs sife: true.")
         for channels in self.texture_channels:
@@ -93,9 +103,9 @@ class FRFSRConfig:
             sife_features=64,
             sife_blocks=1,
             sife_growth=32,
-            groups=2,
+            groups=1,
             channels=(16, 32, 48),
-            dynamic_blocks=(1, 1, 1),
+            dynamic_blocks=(0, 1, 1),
             blocks=(1, 2, 3),
             score_input=True,
             base="sife",
@@ -109,7 +119,7 @@ class TrainingConfig:
 
     stage: Literal["sife", "rec"] = "rec"  # sife: the single-image part alone (needs base: sife); rec: all, eq. 26
     model: dict[str, Any] = field(default_factory=lambda: {"preset": "paper"})  # preset and changes to it
-    init: str | None = None  # folder or Hub id of weights to start from; parts that are missing there stay random
+    init: dict[str, str] = field(default_factory=dict)  # part of the model (or "all") -> folder or Hub id of weights
     frozen: list[str] = field(default_factory=list)  # name prefixes that are not trained, e.g. encoder, pyramid, sife
 
     data: str = ""  # training pairs, as for frfsr.data.load_pairs
@@ -146,25 +156,56 @@ class TrainingConfig:
     tensorboard: bool = False
 
     def __post_init__(self):
-        for name in ("data", "out"):
-            if not getattr(self, name):
-                raise UserError(f"{name} is not set: give it in the yaml or as {name}=PATH.")
-        for name, allowed in (
-            ("stage", ("sife", "rec")),
-            ("shuffle", ("none", "easy", "medium", "hard")),
-            ("schedule", ("steps", "cosine")),
-            ("mixed_precision", ("no", "bf16", "fp16")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise UserError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
+        require_paths(self)
+        require_choices(self)
         if self.crop % 4:
             raise UserError(f"crop must be a multiple of 4, got {self.crop}.")
 
 
+@dataclass
+class MatchingConfig:
+    """A training run of recipes/train_matching.py: the texture encoder alone, on photos and their random homographies."""
+
+    stage: Literal["teacher", "student"] = "student"  # image 1 sharp, or the LR image enlarged
+    model: dict[str, Any] = field(default_factory=lambda: {"preset": "paper"})
+    init: str | None = None  # folder or Hub id of weights to start from
+    teacher: str | None = None  # run folder's weights of the teacher stage; none: no distillation
+
+    data: str = ""  # photos or pairs, as for frfsr.data.load_pairs; references are photos too
+    photos: str | None = None  # further photos
+    held_back: int = 48  # at the end of the data, for validation
+    out: str = ""
+    size: int = 160  # of the crops
+    jitter: int = 10  # corners of the square that defines the homography move by less than this many pixels
+    colour: float = 0.0  # largest relative change of each channel's gain, and of gamma, in the second image
+
+    margin: float = 1.0
+    safe_radius: int = 4  # feature positions around the true one that are no negatives
+    distill_weight: float = 15.0
+    temperature: float = 0.15
+
+    seed: int = 0
+    steps: int = 75_000
+    batch: int = 8
+    lr: float = 1e-3
+    schedule: Literal["steps", "cosine"] = "steps"
+    milestones: list[int] = field(default_factory=lambda: [72_545])
+    warmup: int = 0
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    checkpoint_every: int = 1000
+    keep: int = 2
+    validate_every: int = 1000
+    log_every: int = 50
+    workers: int = 1
+    tensorboard: bool = False
+
+    def __post_init__(self):
+        require_paths(self)
+        require_choices(self)
+
+
 def from_mapping(config_class: type, values: dict[str, Any]):
     """Build a config dataclass; a key that it lacks is an error which names the nearest one that it has."""
-    import difflib
-
     known = [f.name for f in fields(config_class)]
     for key in values:
         if key not in known:

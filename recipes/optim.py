@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from frfsr.config import TrainingConfig
+from frfsr.config import MatchingConfig, TrainingConfig
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict]:
@@ -17,7 +17,7 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict]:
     return groups
 
 
-def rate_factor(step: int, config: TrainingConfig) -> float:
+def rate_factor(step: int, config: TrainingConfig | MatchingConfig) -> float:
     """What all rates are multiplied by at `step`: linear warm-up, then ×0.1 at each milestone, or a cosine down to 0."""
     if step < config.warmup:
         return (step + 1) / config.warmup

@@ -19,7 +19,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from frfsr.config import TrainingConfig
+from frfsr.config import MatchingConfig, TrainingConfig
 from frfsr.errors import UserError
 
 
@@ -38,7 +38,7 @@ def replace_folder(new: Path, final: Path) -> None:
 class Run:
     """The folder `config.out`. Only the main process writes, except for checkpoints, to which every process adds."""
 
-    def __init__(self, config: TrainingConfig, accelerator: Accelerator):
+    def __init__(self, config: TrainingConfig | MatchingConfig, accelerator: Accelerator):
         self.config, self.accelerator = config, accelerator
         self.folder = Path(config.out)
         self.checkpoints = self.folder / "checkpoints"
@@ -116,7 +116,7 @@ class Run:
         replace_folder(partial, self.folder / "weights")
 
 
-def plain(config: TrainingConfig) -> dict:
+def plain(config: TrainingConfig | MatchingConfig) -> dict:
     """A config as YAML can hold it, without the folder it lies in."""
     return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items() if key != "out"}
 

@@ -4,7 +4,6 @@ Every field of frfsr.config.TrainingConfig can be set in the yaml or as KEY=VALU
 model.KEY=VALUE. The same command again resumes where the run stopped.
 """
 
-import argparse
 import sys
 import time
 
@@ -22,7 +21,7 @@ from frfsr.model import FRFSR
 from frfsr.recipes.optim import parameter_groups, rate_factor
 from frfsr.recipes.run import Run
 from frfsr.recipes.samples import TrainingSamples
-from frfsr.recipes.setup import initialise, load_config, load_training_pairs
+from frfsr.recipes.setup import command_line, initialise, load_training_pairs
 from frfsr.recipes.validate import validate
 
 SKIPPED_LIMIT = 100
@@ -112,14 +111,8 @@ def train(config: TrainingConfig) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="yaml file, for example recipes/tiny_rec.yaml")
-    parser.add_argument(
-        "settings", nargs="*", metavar="KEY=VALUE", help="changes to it, for example data=pairs.parquet"
-    )
-    options = parser.parse_args(arguments)
     try:
-        train(load_config(options.config, options.settings))
+        train(command_line(TrainingConfig, __doc__, arguments))
     except UserError as error:
         print(f"train: {error}", file=sys.stderr)
         return 2

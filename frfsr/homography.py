@@ -1,0 +1,51 @@
+"""Pairs with known correspondence: a photo and its view under a random homography (the matching network's training data).
+
+Coordinates are (x, y) in pixels, the origin at the centre of the top-left pixel. A homography H, (3, 3) float64, says where
+a pixel of the *second* image lies in the first; its inverse sends a pixel of the first image to the second.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def random_homography(rng: np.random.RandomState, size: int = 160, jitter: int = 10) -> np.ndarray:
+    """The published draw: a size x size square at a random place has each corner coordinate moved by less than `jitter`.
+
+    `rng` is numpy's legacy generator, so that the published sequence of homographies can be repeated.
+    """
+    left, top = rng.randint(10, size), rng.randint(10, size)
+    square = np.array(
+        [(left, top), (left + size, top), (left + size, top + size), (left, top + size)], dtype=np.float64
+    )
+    moved = square.copy()
+    for corner in (0, 1, 3, 2):  # drawn top-left, top-right, bottom-left, bottom-right
+        for axis in (0, 1):
+            moved[corner, axis] += rng.randint(0, jitter) * rng.choice([-1, 1])
+    return perspective(square, moved)
+
+
+def perspective(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The homography that sends four points (4, 2) to four others (4, 2); its last element is 1."""
+    rows = []
+    for (x, y), (u, v) in zip(source, target, strict=True):
+        rows.append([x, y, 1, 0, 0, 0, -u * x, -u * y])
+        rows.append([0, 0, 0, x, y, 1, -v * x, -v * y])
+    return np.append(np.linalg.solve(np.array(rows), target.reshape(-1)), 1).reshape(3, 3)
+
+
+def transform(homography: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Where H sends every pixel of a (height, width) image: (height, width, 2) float64, last dimension (x, y)."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    points = np.stack([x, y, np.ones_like(x)], -1) @ homography.T
+    return points[..., :2] / points[..., 2:]
+
+
+def warp(image: Tensor, homography: np.ndarray) -> Tensor:
+    """The second image: `image` (3, H, W) sampled bilinearly at H (x, y), zero outside."""
+    height, width = image.shape[-2:]
+    points = torch.from_numpy(transform(homography, height, width))
+    grid = 2 * points / torch.tensor([max(width - 1, 1), max(height - 1, 1)]) - 1
+    sampled = F.grid_sample(image[None].double(), grid[None], mode="bilinear", padding_mode="zeros", align_corners=True)
+    return sampled[0].to(image.dtype)

@@ -1,0 +1,94 @@
+"""Losses of the matching network: contrastive (teacher) and distillation (student), as in C2-Matching."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+BORDER = 10  # pixels: correspondences that end nearer to the border do not count
+FEWEST = 128  # an item with fewer correspondences does not count
+
+
+class Matches(NamedTuple):
+    """The positions of one image pair whose correspondence is known, on the feature grid (h, w).
+
+    first: (N, 2) int64 as (x, y) in image 1; second: (N, 2) float32, whole numbers, in image 2; kept: (h*w,) bool.
+    """
+
+    first: Tensor
+    second: Tensor
+    kept: Tensor
+
+
+def known_matches(coordinates: Tensor, stride: int = 4) -> Matches:
+    """Where image 1's feature positions lie in image 2. coordinates: (stride*h, stride*w, 2), (x, y) in image pixels."""
+    height, width = coordinates.shape[:2]
+    at_positions = rearrange(coordinates[::stride, ::stride], "h w xy -> (h w) xy")
+    x, y = at_positions.unbind(-1)
+    kept = (x > BORDER) & (x < width - BORDER) & (y > BORDER) & (y < height - BORDER)
+    place = kept.nonzero()[:, 0]
+    columns = width // stride
+    first = torch.stack([place % columns, place // columns], -1)
+    return Matches(first, torch.round(at_positions[kept] / stride), kept)
+
+
+def at(features: Tensor, positions: Tensor) -> Tensor:
+    """Unit feature vectors (N, C) of a feature map (C, h, w) at whole-number positions (N, 2) given as (x, y)."""
+    x, y = positions.long().unbind(-1)
+    return F.normalize(features[:, y, x], dim=0).T
+
+
+def hardest(distance: Tensor, positions: Tensor, others: Tensor, safe_radius: int) -> Tensor:
+    """Row minimum (N,) of a distance matrix (N, M), without what lies within `safe_radius` of the position itself."""
+    near = (positions[:, None] - others[None]).abs().amax(-1) <= safe_radius
+    return (distance + 10 * near).amin(1)
+
+
+def contrastive_loss(
+    features1: Tensor, features2: Tensor, coordinates: Tensor, margin: float = 1.0, safe_radius: int = 4
+) -> Tensor:
+    """Triplet loss with hardest negatives, mean over the items that have enough correspondences.
+
+    features1, features2: (B, C, h, w) of image 1 and 2; coordinates: (B, 4h, 4w, 2), where image 1's pixels lie in image 2.
+    Squared distances of unit vectors; a negative is a position of either image farther than safe_radius from the true one.
+    If no item counts, the loss is zero, with zero gradients.
+    """
+    losses = []
+    for item1, item2, item_coordinates in zip(features1, features2, coordinates, strict=True):
+        matches = known_matches(item_coordinates)
+        if len(matches.first) < FEWEST:
+            continue
+        height, width = item1.shape[-2:]
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        everywhere = torch.stack([x.flatten(), y.flatten()], -1).to(item1.device)
+        unit1, unit2 = at(item1, matches.first), at(item2, matches.second)
+        positive = 2 - 2 * (unit1 * unit2).sum(1)
+        negative2 = hardest(2 - 2 * unit1 @ unit2.T, matches.second, matches.second, safe_radius)
+        negative1 = hardest(2 - 2 * unit2 @ at(item1, everywhere).T, matches.first, everywhere, safe_radius)
+        losses.append(F.relu(margin + positive - torch.minimum(negative1, negative2)).mean())
+    return torch.stack(losses).mean() if losses else 0.0 * (features1.sum() + features2.sum())
+
+
+def distillation_loss(
+    student1: Tensor,
+    student2: Tensor,
+    teacher1: Tensor,
+    teacher2: Tensor,
+    coordinates: Tensor,
+    temperature: float = 0.15,
+) -> Tensor:
+    """KL divergence of the student's correlation from the teacher's, mean over the items that have enough matches.
+
+    All features (B, C, h, w); the teacher's are of the two sharp images, the student's of the blurred and the sharp one.
+    """
+    losses = []
+    for s1, s2, t1, t2, item_coordinates in zip(student1, student2, teacher1, teacher2, coordinates, strict=True):
+        matches = known_matches(item_coordinates)
+        if len(matches.first) < FEWEST:
+            continue
+        student = at(s1, matches.first) @ at(s2, matches.second).T / temperature
+        teacher = at(t1, matches.first) @ at(t2, matches.second).T / temperature
+        losses.append(F.kl_div(student.log_softmax(1), teacher.softmax(1), reduction="batchmean"))
+    return torch.stack(losses).mean() if losses else 0.0 * (student1.sum() + student2.sum())
