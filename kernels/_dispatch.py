@@ -22,3 +22,14 @@ def use_triton(tensor: torch.Tensor) -> bool:
     if use_reference() or tensor.dtype not in TRITON_DTYPES or importlib.util.find_spec("triton") is None:
         return False
     return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def accumulator_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """The precision of sums and sampling positions: float32 for half and single precision, float64 for double."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def memory_format(tensor: torch.Tensor) -> torch.memory_format:
+    """The layout of a result made from ``tensor``: channels_last if it is laid out so and not also contiguous."""
+    channels_last = tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from frfsr.kernels._dispatch import accumulator_dtype, memory_format, use_reference, use_triton
+
 
 class FilterNorm(NamedTuple):
     """Learned scale (gamma) and shift (beta) of the filter normalisation of equation 21.
@@ -26,7 +28,8 @@ class FilterNorm(NamedTuple):
 
 
 def normalise_filter(filters: Tensor, scale: Tensor, shift: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Equation 21: zero mean and unit (unbiased) deviation over the taps ``dim`` of every filter, then scale and shift."""
+    """Equation 21: zero mean and unit (unbiased) deviation over the taps ``dim``, then learned scale and shift."""
+    filters = filters.to(accumulator_dtype(filters))
     mean = filters.mean(dim, keepdim=True)
     deviation = filters.std(dim, keepdim=True) + 1e-10
     return (filters - mean) / deviation * scale + shift
@@ -40,15 +43,11 @@ def dynamic_filter_reference(x: Tensor, channel: Tensor, spatial: Tensor) -> Ten
     neighbours = rearrange(neighbours, "b (c k) (h w) -> b c k h w", c=x.shape[1], h=height, w=width)
     channel = rearrange(channel, "b c i j -> b c (i j) 1 1")
     spatial = rearrange(spatial, "b k h w -> b 1 k h w")
-    return (neighbours * channel * spatial).sum(2).to(x.dtype)
+    return (neighbours * channel * spatial).sum(2).to(x.dtype, memory_format=memory_format(x))
 
 
 # One block of channels of one image (fp32: 1 MiB) and its few temporaries stay in a core's cache.
 _BLOCK_ELEMENTS = 1 << 18
-
-
-def _accumulator_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _channel_blocks(x: Tensor) -> list[tuple[int, slice]]:
@@ -62,8 +61,8 @@ def _dynamic_filter_cpu(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
     height, width = x.shape[-2:]
     taps = channel.shape[-1]
     margin = taps // 2
-    dtype = _accumulator_dtype(x)
-    out = torch.empty_like(x)
+    dtype = accumulator_dtype(x)
+    out = torch.empty_like(x, memory_format=memory_format(x))
     for b, c in _channel_blocks(x):
         padded = F.pad(x[b, c].to(dtype), (margin,) * 4)
         channel_block = rearrange(channel[b, c].to(dtype), "c i j -> (i j) c 1 1")
@@ -83,8 +82,8 @@ def _dynamic_filter_backward_cpu(grad: Tensor, x: Tensor, channel: Tensor, spati
     batch, channels, height, width = x.shape
     taps = channel.shape[-1]
     margin = taps // 2
-    dtype = _accumulator_dtype(x)
-    grad_x = torch.empty_like(x)
+    dtype = accumulator_dtype(x)
+    grad_x = torch.empty_like(x, memory_format=memory_format(x))
     grad_channel = torch.empty(batch, channels, taps * taps, dtype=dtype)
     grad_spatial = torch.zeros(batch, taps * taps, height * width, dtype=dtype)
     for b, c in _channel_blocks(x):
@@ -107,40 +106,78 @@ def _dynamic_filter_backward_cpu(grad: Tensor, x: Tensor, channel: Tensor, spati
     return grad_x, grad_channel.view_as(channel).to(channel.dtype), grad_spatial.view_as(spatial).to(spatial.dtype)
 
 
+def _spatial_filter(spatial: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    if scale is None:
+        return spatial
+    return normalise_filter(spatial, rearrange(scale, "k -> k 1 1"), rearrange(shift, "k -> k 1 1"), dim=1)
+
+
+def _spatial_filter_backward(
+    grad: Tensor, spatial: Tensor, scale: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the raw spatial filter, its scale and its shift from that of the normalised filter."""
+    ones, zeros = torch.ones_like(scale), torch.zeros_like(shift)
+    unit = _spatial_filter(spatial, ones, zeros)
+    deviation = spatial.to(unit.dtype).std(1, keepdim=True) + 1e-10
+    grad_unit = grad * rearrange(scale, "k -> k 1 1")
+    degrees = spatial.shape[1] - 1
+    centred = grad_unit - grad_unit.mean(1, keepdim=True)
+    grad_spatial = (centred - unit * (grad_unit * unit).sum(1, keepdim=True) / degrees) / deviation
+    grad_scale, grad_shift = (grad * unit).sum((0, 2, 3)), grad.sum((0, 2, 3))
+    return grad_spatial.to(spatial.dtype), grad_scale.to(scale.dtype), grad_shift.to(shift.dtype)
+
+
 @torch.library.custom_op("frfsr::dynamic_filter", mutates_args=())
-def _dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
-    if x.device.type == "cpu":
-        return _dynamic_filter_cpu(x, channel, spatial)
-    return dynamic_filter_reference(x, channel, spatial)
+def _dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    if use_triton(x):
+        from frfsr.kernels import _ddf_triton
+
+        return _ddf_triton.filter_pixels(x, channel, spatial, scale, shift)
+    spatial = _spatial_filter(spatial, scale, shift)
+    if use_reference() or x.device.type != "cpu":
+        return dynamic_filter_reference(x, channel, spatial)
+    return _dynamic_filter_cpu(x, channel, spatial)
 
 
 @_dynamic_filter.register_fake
-def _(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
-    return torch.empty_like(x)
+def _(x: Tensor, channel: Tensor, spatial: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    return torch.empty_like(x, memory_format=memory_format(x))
 
 
 @torch.library.custom_op("frfsr::dynamic_filter_backward", mutates_args=())
 def _dynamic_filter_backward(
     grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if x.device.type == "cpu":
-        return _dynamic_filter_backward_cpu(grad, x, channel, spatial)
-    with torch.enable_grad():
-        leaves = [tensor.detach().requires_grad_() for tensor in (x, channel, spatial)]
-        return torch.autograd.grad(dynamic_filter_reference(*leaves), leaves, grad)
+    if use_triton(x):
+        from frfsr.kernels import _ddf_triton
+
+        grad = grad.contiguous(memory_format=memory_format(x))
+        grad_x = _ddf_triton.filter_pixels(grad, channel, spatial, transposed=True)
+        return grad_x, *_ddf_triton.filter_gradients(grad, x, channel, spatial)
+    if use_reference() or x.device.type != "cpu":
+        with torch.enable_grad():
+            leaves = [tensor.detach().requires_grad_() for tensor in (x, channel, spatial)]
+            return torch.autograd.grad(dynamic_filter_reference(*leaves), leaves, grad)
+    return _dynamic_filter_backward_cpu(grad, x, channel, spatial)
 
 
 @_dynamic_filter_backward.register_fake
 def _(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(channel), torch.empty_like(spatial)
+    grad_x = torch.empty_like(x, memory_format=memory_format(x))
+    return grad_x, *(torch.empty_like(f, memory_format=torch.contiguous_format) for f in (channel, spatial))
 
 
-def _save_for_backward(ctx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+def _save_for_backward(ctx, inputs: tuple, output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _dynamic_filter_backward(grad, *ctx.saved_tensors)
+def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, channel, spatial, scale, shift = ctx.saved_tensors
+    if scale is None:
+        return *_dynamic_filter_backward(grad, x, channel, spatial), None, None
+    normalised = _spatial_filter(spatial, scale, shift)
+    grad_x, grad_channel, grad_normalised = _dynamic_filter_backward(grad, x, channel, normalised)
+    return grad_x, grad_channel, *_spatial_filter_backward(grad_normalised, spatial, scale, shift)
 
 
 _dynamic_filter.register_autograd(_backward, setup_context=_save_for_backward)
@@ -156,7 +193,7 @@ def dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor, norm: FilterNorm
         norm: learned scale and shift of the filter normalisation; None (the published code) leaves it out.
 
     Returns:
-        (B, C, H, W) in the dtype of ``x``; sums are accumulated in float32 (float64 for float64).
+        (B, C, H, W) in the dtype of ``x``, channels-last if ``x`` is; sums are float32 (float64 for float64).
 
     Raises:
         ValueError: if the shapes do not fit together.
@@ -170,9 +207,7 @@ def dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor, norm: FilterNorm
     if spatial.shape != (batch, taps * taps, height, width):
         expected = (batch, taps * taps, height, width)
         raise ValueError(f"spatial must be (B, k*k, H, W) = {expected}, got {tuple(spatial.shape)}")
-    if norm is not None:
-        channel = normalise_filter(channel, norm.channel_scale, norm.channel_shift, dim=(-2, -1))
-        spatial_scale = rearrange(norm.spatial_scale, "k -> k 1 1")
-        spatial_shift = rearrange(norm.spatial_shift, "k -> k 1 1")
-        spatial = normalise_filter(spatial, spatial_scale, spatial_shift, dim=1)
-    return _dynamic_filter(x, channel, spatial)
+    if norm is None:
+        return _dynamic_filter(x, channel, spatial, None, None)
+    channel = normalise_filter(channel, norm.channel_scale, norm.channel_shift, dim=(-2, -1))
+    return _dynamic_filter(x, channel, spatial, norm.spatial_scale, norm.spatial_shift)
