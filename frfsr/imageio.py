@@ -43,7 +43,7 @@ class Photo(NamedTuple):
 def read_photo(path: str | Path) -> Photo:
     """Read a PNG, JPEG, WebP, TIFF, BMP, GIF or PPM file (the first image of several), turned upright by its EXIF tag.
 
-    16-bit files keep 16 bits: Pillow has no 16-bit colour, so these go to imagecodecs (PNG) and tifffile (TIFF).
+    16-bit files keep 16 bits, for which Pillow has no colour mode: imagecodecs reads these PNGs, tifffile the TIFFs.
     Raises UserError for whatever does not decode completely, and for decompression bombs (Image.MAX_IMAGE_PIXELS).
     """
     path = Path(path)
@@ -55,7 +55,7 @@ def read_photo(path: str | Path) -> Photo:
                 raise UserError(f"{path} is not a file: give an image file.")
             with open(path, "rb") as file:
                 signature = file.read(PNG_BIT_DEPTH + 1)
-            if signature[:4] in TIFF_SIGNATURES and (photo := _read_16_bit_tiff(path)):
+            if signature[:4] in TIFF_SIGNATURES and (photo := _read_plain_tiff(path)):
                 return photo
             with Image.open(path, formats=READ_FORMATS) as image:
                 if image.format == "PNG" and signature[PNG_BIT_DEPTH] == 16:
@@ -167,24 +167,24 @@ def _read_16_bit_png(path: Path, image: Image.Image) -> Photo:
     return Photo(_turn_upright(pixels, image.getexif().get(EXIF_ORIENTATION, 1)), image.info.get("icc_profile"))
 
 
-def _read_16_bit_tiff(path: Path) -> Photo | None:
-    """The first page of a TIFF with 16-bit samples, None for any other; Pillow does not even open some of these."""
+def _read_plain_tiff(path: Path) -> Photo | None:
+    """The first page of a grey or RGB TIFF of 8 or 16 bits; None for other kinds, which Pillow may know.
+
+    Pillow scrambles uncompressed TIFFs that are turned by 90 degrees, and reduces 16-bit colour.
+    """
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
-        if page.dtype != np.uint16:
+        is_plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+        if not is_plain or page.dtype not in (np.uint8, np.uint16) or page.bitspersample != 8 * page.dtype.itemsize:
             return None
         if page.imagelength * page.imagewidth > (Image.MAX_IMAGE_PIXELS or np.inf):
-            raise UserError(
-                f"{path} has {page.imagewidth}x{page.imagelength} pixels: it could be a decompression bomb."
-            )
-        if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
-            raise UserError(f"{path}: 16-bit TIFF of kind {page.photometric.name} is not supported; convert it to RGB.")
+            size = f"{page.imagewidth}x{page.imagelength}"
+            raise UserError(f"{path} has {size} pixels: it could be a decompression bomb.")
         pixels = page.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1:
             pixels = np.moveaxis(pixels, 0, -1)
-        return Photo(
-            _turn_upright(np.atleast_3d(pixels)[..., :4], page.tags.valueof("Orientation", 1)), page.iccprofile
-        )
+        upright = _turn_upright(np.atleast_3d(pixels)[..., :4], page.tags.valueof("Orientation", 1))
+        return Photo(upright, page.iccprofile)
 
 
 def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
