@@ -1,7 +1,7 @@
 """The four operations that reference-based super-resolution spends its time in, for every device.
 
-Each is a PyTorch custom operator: Triton on GPUs, a tuned PyTorch form elsewhere, differentiable where that makes sense,
-usable under ``torch.compile`` and autocast. ``FRFSR_KERNELS=reference`` selects the readable reference of each.
+Each is a PyTorch custom operator: Triton on GPUs, a tuned PyTorch form elsewhere, differentiable where that makes
+sense, usable under ``torch.compile`` and autocast. ``FRFSR_KERNELS=reference`` selects the readable reference of each.
 """
 
 # The checkout's folder is called `kernels`, and an unrelated package on PyPI has that name too.

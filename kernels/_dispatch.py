@@ -16,8 +16,8 @@ def use_reference() -> bool:
 def use_triton(tensor: torch.Tensor) -> bool:
     """Whether a Triton kernel serves this tensor.
 
-    True for float32, float16 and bfloat16 tensors on a GPU. ``TRITON_INTERPRET=1`` lets CPU tensors through as well, so that
-    the kernels themselves can be tested without a GPU; ``FRFSR_KERNELS=reference`` turns Triton off.
+    True for float32, float16 and bfloat16 tensors on a GPU. ``TRITON_INTERPRET=1`` lets CPU tensors through as well, so
+    that the kernels themselves can be tested without a GPU; ``FRFSR_KERNELS=reference`` turns Triton off.
     """
     if use_reference() or tensor.dtype not in TRITON_DTYPES or importlib.util.find_spec("triton") is None:
         return False

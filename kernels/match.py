@@ -1,81 +1,165 @@
 """Best match of every 3x3 patch by cosine similarity (equations 5-7), without ever holding the similarity matrix."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from frfsr.kernels._dispatch import use_reference, use_triton
+
 EPSILON = 1e-5  # added to the norm of every patch, so that an empty patch scores 0 instead of NaN
-BLOCK_ELEMENTS = 2**20  # similarities held at a time on the CPU: small enough to stay in its cache
+BLOCK_ELEMENTS = 2**18  # pixel products held at a time by the PyTorch form: 1 MB, so that they stay in a core's cache
+EXPONENT_LIMIT = 100  # of the rescaling: keeps squares of the largest float32 finite and the factor a normal number
 
 
 def patch_argmax_reference(query: Tensor, key: Tensor, patch_size: int = 3) -> tuple[Tensor, Tensor]:
-    """The definition: unfold all patches, multiply them, take the maximum. Shapes as in :func:`patch_argmax`."""
+    """The definition: unfold all patches, multiply them, take the maximum. Arguments as in :func:`patch_argmax`."""
     height, width = query.shape[-2] - patch_size + 1, query.shape[-1] - patch_size + 1
-    query_patches, key_patches = F.unfold(query, patch_size), F.unfold(key, patch_size)
+    compute = torch.float64 if query.dtype == torch.float64 else torch.float32
+    query_patches, key_patches = (
+        F.unfold(feature.to(compute).masked_fill(~feature.isfinite(), torch.nan), patch_size)
+        for feature in (query, key)
+    )
     query_patches = query_patches / (query_patches.norm(dim=1, keepdim=True) + EPSILON)
     key_patches = key_patches / (key_patches.norm(dim=1, keepdim=True) + EPSILON)
     similarity = torch.einsum("b c q, b c k -> b q k", query_patches, key_patches)
-    similarity = similarity.masked_fill(similarity.isnan(), -torch.inf)
-    score, index = similarity.max(dim=-1)
-    score = score.masked_fill(score == -torch.inf, torch.nan)
-    return tuple(rearrange(t, "b (h w) -> b h w", h=height, w=width) for t in (score, index))
+    score, index = similarity.masked_fill(similarity.isnan(), -torch.inf).max(dim=-1)
+    score = score.masked_fill(score == -torch.inf, torch.nan).float()
+    return rearrange(score, "b (h w) -> b h w", h=height, w=width), rearrange(index, "b (h w) -> b h w", h=height)
 
 
-def _patch_scale(feature: Tensor, patch_size: int) -> Tensor:
-    """1 / (norm + epsilon) of every patch: (C, H, W) -> (H - patch_size + 1, W - patch_size + 1)."""
-    energy = feature.square().sum(dim=0)
-    energy = energy.unfold(0, patch_size, 1).unfold(1, patch_size, 1).sum(dim=(-2, -1))
-    return 1 / (energy.sqrt() + EPSILON)
+def prepare(feature: Tensor, patch_size: int, dtype: torch.dtype, width: int, channels: int) -> tuple[Tensor, Tensor]:
+    """What every implementation needs of a feature map (B, C, H, W), at the cost of one copy of it.
 
-
-def _match_rows(query: Tensor, key: Tensor, key_scale: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
-    """Best key patch for the query patches of a few rows: (C, h, w), (C, H, W) -> score and index of h - 2 rows.
-
-    The inner product of two patches is the sum of their nine pixels' inner products, so the pixels are multiplied once
-    (a ninth of the work of multiplying patches) and the product is summed along its diagonal, first over x, then over y.
+    Returns the pixels as (B, H, width, channels) in ``dtype``, padded with zeros, with non-finite pixels zeroed and
+    each image scaled by a power of two (exact) so that its squares stay in range; and 1 / (norm + epsilon) of every
+    patch, (B, H - patch_size + 1, W - patch_size + 1), which is 0 where the patch may not be matched.
     """
-    height, width = query.shape[1] - patch_size + 1, query.shape[2] - patch_size + 1
-    key_height, key_width = key_scale.shape
-    pixels = rearrange(query, "c h w -> (h w) c") @ rearrange(key, "c h w -> c (h w)")
-    pixels = pixels.view(query.shape[1], query.shape[2], key.shape[1], key.shape[2])
-    rows = pixels[:, :width, :, :key_width].clone()
-    for x in range(1, patch_size):
-        rows += pixels[:, x : x + width, :, x : x + key_width]
-    similarity = rows[:height, :, :key_height].clone()
-    for y in range(1, patch_size):
-        similarity += rows[y : y + height, :, y : y + key_height]
-    similarity = (similarity * key_scale).flatten(2)
-    return similarity.max(dim=-1)
+    pixels = feature.new_zeros(feature.shape[0], feature.shape[2], width, channels, dtype=dtype)
+    pixels[:, :, : feature.shape[3], : feature.shape[1]] = rearrange(feature, "b c h w -> b h w c")
+    peak = torch.linalg.vector_norm(pixels, ord=torch.inf, dim=-1)
+    finite = peak.isfinite()
+    exponent = torch.frexp(
+        peak.where(finite, 0).amax(dim=(1, 2)).to(torch.promote_types(dtype, torch.float32))
+    ).exponent
+    factor = torch.exp2(-exponent.clamp(-EXPONENT_LIMIT, EXPONENT_LIMIT).to(torch.promote_types(dtype, torch.float32)))
+    pixels.masked_fill_(~finite[..., None], 0).mul_(factor[:, None, None, None])
+    norm = torch.linalg.vector_norm(pixels, dim=-1, dtype=factor.dtype)[:, :, : feature.shape[3]]
+    norm = _patch_sum(norm.square(), patch_size).sqrt()
+    usable = _patch_sum((~finite[:, :, : feature.shape[3]]).to(factor.dtype), patch_size) == 0
+    scale = 1 / (norm + EPSILON * factor[:, None, None])
+    return pixels, scale.where(usable, 0)
 
 
-def _patch_argmax_blocked(query: Tensor, key: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
-    """The exact search in blocks of rows; memory is linear in the image."""
-    batch = query.shape[0]
-    height, width = query.shape[-2] - patch_size + 1, query.shape[-1] - patch_size + 1
-    score = query.new_full((batch, height, width), -torch.inf)
-    index = torch.zeros_like(score, dtype=torch.int64)
-    key_width = key.shape[-1] - patch_size + 1
-    step = max(1, BLOCK_ELEMENTS // (patch_size * query.shape[-1] * key.shape[-1]) - patch_size + 1)
-    for b in range(batch):
-        key_scale = _patch_scale(key[b], patch_size)
-        for top in range(height):
-            rows = query[b, :, top : top + patch_size]
-            for start in range(0, key_scale.shape[0], step):
-                stop = min(start + step, key_scale.shape[0])
-                block, position = _match_rows(
-                    rows, key[b, :, start : stop + patch_size - 1], key_scale[start:stop], patch_size
-                )
-                better = block > score[b, top : top + 1]  # strictly: the lowest index keeps a tie
-                score[b, top : top + 1] = torch.where(better, block, score[b, top : top + 1])
-                index[b, top : top + 1] = torch.where(better, position + start * key_width, index[b, top : top + 1])
-        score[b] *= _patch_scale(query[b], patch_size)
-    return score, index
+def _patch_sum(image: Tensor, patch_size: int) -> Tensor:
+    return image.unfold(1, patch_size, 1).unfold(2, patch_size, 1).sum(dim=(-2, -1))
+
+
+def finish(best: Tensor, index: Tensor, query_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Best key-normalised product (-inf if there was none) and its index -> score and index as documented."""
+    missing = (best == -torch.inf) | (query_scale == 0)
+    return (best * query_scale).float().masked_fill(missing, torch.nan), index.masked_fill(missing, 0)
+
+
+@contextmanager
+def _bfloat16_products(enabled: bool) -> Iterator[None]:
+    """Let matrix products of float32 tensors round their operands to bfloat16, which is exact for widened bfloat16.
+
+    It uses the processor's bfloat16 units while sums and results stay float32.
+    """
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    if enabled:
+        matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+def _sum(terms: list[Tensor], out: Tensor) -> None:
+    torch.add(terms[0], terms[1] if len(terms) > 1 else 0, out=out)
+    for term in terms[2:]:
+        out += term
+
+
+def _match_rows(query: Tensor, key: Tensor, key_scale: Tensor, best: Tensor, index: Tensor, first: int) -> None:
+    """Update ``best`` and ``index`` (h, w) of all queries with the key patches of a few rows.
+
+    query (H, W, C), key (rows, Wk, C), key_scale (rows - p + 1, Wk - p + 1); ``first`` is the index of the first patch.
+
+    The inner product of two patches is the sum of the inner products of their pixels. So pixels are multiplied once,
+    a ninth of the work of multiplying patches, and the product is summed along its diagonal: over x inside the product
+    of two rows, over y across the last few of them. A diagonal step in a flattened product of shape (x, y' x') is a
+    constant stride; sums that run over the end of a row are garbage, and fall off when patches are cut out.
+    """
+    height, width = best.shape
+    patch_size = query.shape[0] - height + 1
+    rows, key_width, _ = key.shape
+    keys = rearrange(key, "h w c -> c (h w)")
+    size, diagonal = query.shape[1] * keys.shape[1], keys.shape[1] + 1
+    row_sums, sums = size - (patch_size - 1) * diagonal, size - (patch_size - 1) * (diagonal + key_width)
+
+    product = query.new_empty(size)
+    window = query.new_zeros(patch_size, size)  # the last row sums, used in turn
+    total = query.new_zeros(size)
+    patches = rearrange(total, "(x v u) -> x v u", v=rows, u=key_width)[
+        :width, : key_scale.shape[0], : key_scale.shape[1]
+    ]
+    similarity = query.new_empty(patches.shape)
+    unusable = key_scale == 0
+    any_unusable = bool(unusable.any())
+    for y in range(query.shape[0]):
+        torch.mm(query[y], keys, out=product.view(query.shape[1], -1))
+        _sum([product[x * diagonal :][:row_sums] for x in range(patch_size)], out=window[y % patch_size, :row_sums])
+        top = y - patch_size + 1
+        if top < 0:
+            continue
+        lines = [window[(top + i) % patch_size, i * key_width :][:sums] for i in range(patch_size)]
+        _sum(lines, out=total[:sums])
+        torch.mul(patches, key_scale, out=similarity)
+        if any_unusable:
+            similarity.masked_fill_(unusable, -torch.inf)
+        score, position = similarity.flatten(1).max(dim=1)
+        better = score > best[top]  # strictly, so that the lowest index keeps a tie
+        best[top] = torch.where(better, score, best[top])
+        index[top] = torch.where(better, position + first, index[top])
+
+
+def patch_argmax_blocked(query: Tensor, key: Tensor, patch_size: int = 3) -> tuple[Tensor, Tensor]:
+    """The exact search by PyTorch operators in blocks of key rows. Arguments as in :func:`patch_argmax`.
+
+    Blocks overlap by a patch and all have the same size, so that equal patches get bit-equal scores wherever they lie.
+    """
+    compute = torch.float64 if query.dtype == torch.float64 else torch.float32
+    queries, query_scale = prepare(query, patch_size, compute, query.shape[3], query.shape[1])
+    keys, key_scale = prepare(key, patch_size, compute, key.shape[3], key.shape[1])
+    best = torch.full_like(query_scale, -torch.inf)
+    index = torch.zeros_like(query_scale, dtype=torch.int64)
+    last = key_scale.shape[1] - 1
+    rows = min(last + 1, max(1, BLOCK_ELEMENTS // (query.shape[3] * key.shape[3]) - patch_size + 1))
+    with _bfloat16_products(query.dtype == torch.bfloat16):
+        for b in range(query.shape[0]):
+            for start in range(0, last + 1, rows):
+                start = min(start, last + 1 - rows)
+                block = slice(start, start + rows + patch_size - 1)
+                scale = key_scale[b, start : start + rows]
+                _match_rows(queries[b], keys[b, block], scale, best[b], index[b], start * key_scale.shape[2])
+    return finish(best, index, query_scale)
 
 
 @torch.library.custom_op("frfsr::patch_argmax", mutates_args=())
 def _patch_argmax(query: Tensor, key: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
-    return _patch_argmax_blocked(query.float(), key.float(), patch_size)
+    if use_reference():
+        return patch_argmax_reference(query, key, patch_size)
+    if use_triton(query) and patch_size == 3:
+        from frfsr.kernels._match_triton import patch_argmax_triton
+
+        return patch_argmax_triton(query, key)
+    return patch_argmax_blocked(query, key, patch_size)
 
 
 @_patch_argmax.register_fake
@@ -85,24 +169,29 @@ def _(query: Tensor, key: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
 
 
 def patch_argmax(query: Tensor, key: Tensor, patch_size: int = 3) -> tuple[Tensor, Tensor]:
-    """For every patch of ``query`` the most similar patch of ``key``.
+    """For every patch of ``query`` the most similar patch of ``key``: exact, in memory linear in the images.
 
-    | argument   | shape              | meaning                                                                   |
-    |------------|--------------------|---------------------------------------------------------------------------|
-    | query      | (B, C, Hq, Wq)     | features, usually of unit length per pixel                                |
-    | key        | (B, C, Hk, Wk)     | features to search, of any other size                                     |
-    | patch_size |                    | side p of a patch, stride 1, only patches wholly inside                   |
-    | score      | (B, Hq-p+1, Wq-p+1) | float32 in [-1, 1]: ``<q, k> / ((|q| + 1e-5) (|k| + 1e-5))``, maximal over k |
-    | index      | (B, Hq-p+1, Wq-p+1) | int64, ``row * (Wk-p+1) + column`` of the best patch; the lowest on ties  |
+    | argument   | shape               | meaning                                                                      |
+    |------------|---------------------|------------------------------------------------------------------------------|
+    | query      | (B, C, Hq, Wq)      | features, usually of unit length per pixel                                   |
+    | key        | (B, C, Hk, Wk)      | features to search, same dtype, any other size                               |
+    | patch_size |                     | side p of a patch; stride 1; only patches wholly inside count                |
+    | score      | (B, Hq-p+1, Wq-p+1) | float32: ``<q, k> / ((|q| + 1e-5) (|k| + 1e-5))`` in [-1, 1], maximal over k |
+    | index      | (B, Hq-p+1, Wq-p+1) | int64: ``row * (Wk-p+1) + column`` of the best patch; the lowest one on ties |
+
+    Half-precision features are multiplied as they are and summed in float32; float32 ones follow PyTorch's setting
+    ``torch.backends.cuda.matmul.fp32_precision`` on a GPU. Patches of ``key`` with a NaN or infinite value are never
+    chosen; a patch of ``query`` with one, or without any patch to choose, gets score NaN and index 0.
 
     A choice has no gradient: both results are detached.
 
-    Raises ``ValueError`` if the shapes do not fit each other or an image is smaller than a patch.
+    Raises ``ValueError`` if shapes or dtypes do not fit each other or an image is smaller than a patch.
     """
-    if query.ndim != 4 or key.ndim != 4 or query.shape[:2] != key.shape[:2]:
+    if query.ndim != 4 or key.ndim != 4 or query.shape[:2] != key.shape[:2] or query.dtype != key.dtype:
         raise ValueError(
-            f"patch_argmax needs query (B, C, Hq, Wq) and key (B, C, Hk, Wk), not {tuple(query.shape)} and {tuple(key.shape)}"
+            "patch_argmax needs query (B, C, Hq, Wq) and key (B, C, Hk, Wk) of one dtype, "
+            f"not {tuple(query.shape)} {query.dtype} and {tuple(key.shape)} {key.dtype}"
         )
     if min(*query.shape[2:], *key.shape[2:]) < patch_size:
-        raise ValueError(f"patch_argmax with patches of {patch_size} needs sides of at least {patch_size} pixels")
+        raise ValueError(f"patch_argmax with patches of side {patch_size} needs images of at least that side")
     return _patch_argmax(query.detach(), key.detach(), patch_size)

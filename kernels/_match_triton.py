@@ -1,0 +1,159 @@
+"""Triton kernel of :mod:`frfsr.kernels.match`, imported only where Triton runs."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from frfsr.kernels.match import finish, prepare
+
+PATCH = 3
+LOWEST = torch.iinfo(torch.int64).min
+MANY_PROGRAMS = 4096  # beyond this, long walks keep a GPU busy; below, shorter ones spread the work
+
+
+class Tile(NamedTuple):
+    """A block of products: query pixels x key pixels, channels per step, and how Triton is to run it."""
+
+    queries: int
+    keys: int
+    channels: int
+    num_warps: int
+    num_stages: int
+
+
+HOPPER_TILE = Tile(queries=128, keys=128, channels=64, num_warps=8, num_stages=4)
+TENSOR_CORE_TILE = Tile(queries=64, keys=64, channels=32, num_warps=4, num_stages=3)
+FLOAT32_TILE = Tile(queries=64, keys=64, channels=16, num_warps=8, num_stages=2)
+
+
+@triton.jit
+def match_kernel(
+    query,  # (B, Hq, query_width, C): width padded to whole tiles + 2, C to whole steps, both with zeros
+    key,  # (B, Hk, key_width, C)
+    key_scale,  # (B, Hk - 2, key_width - 2) float32, 0 where no patch may be matched
+    best,  # (B, Hq - 2, Wq - 2) int64: order-preserving bits of the score above the complement of the index
+    query_rows,
+    key_rows,
+    query_width,
+    key_width,
+    query_patches,  # Wq - 2
+    key_patches,  # Wk - 2
+    segment,  # patch rows that one program walks
+    CHANNELS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    STEP: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Walk down a diagonal of (query row, key row) pairs and keep the best key of every query met.
+
+    Three neighbouring pixels of a row are 3C consecutive numbers, so the product of a query row with a key row, summed
+    over three pixels along x, is a matrix product over 3C in which the rows of a tile overlap. The product of 3x3
+    patches is the sum of the last three such products on the way down, so each of them serves three times.
+
+    The merge between programs is a maximum of integers: independent of their order, and the lowest index wins ties.
+    """
+    query_tiles = (query_width - 2) // QUERIES
+    x = tl.program_id(0) % query_tiles * QUERIES + tl.arange(0, QUERIES)
+    u = tl.program_id(0) // query_tiles * KEYS + tl.arange(0, KEYS)
+    batch = tl.program_id(2).to(tl.int64)
+    query += batch * query_rows * query_width * CHANNELS
+    key += batch * key_rows * key_width * CHANNELS
+    key_scale += batch * (key_rows - 2) * (key_width - 2)
+    best += batch * (query_rows - 2) * query_patches
+
+    # Programs with the same diagonal lie together; its first row pair has y = 0 or v = 0.
+    segments = tl.cdiv(tl.minimum(query_rows, key_rows) - 2, segment)
+    shift = tl.program_id(1) // segments - (query_rows - 3)
+    first = tl.maximum(-shift, 0) + tl.program_id(1) % segments * segment
+    rows = tl.minimum(segment + 2, tl.minimum(query_rows - first, key_rows - first - shift))
+
+    offset = tl.arange(0, STEP)
+    query_offset = x[:, None] * CHANNELS + offset[None, :]
+    key_offset = u[None, :] * CHANNELS + offset[:, None]
+    PARTS: tl.constexpr = CHANNELS // STEP
+    product = tl.zeros((QUERIES, KEYS), tl.float32)
+    last = tl.zeros((QUERIES, KEYS), tl.float32)  # the previous row pair
+    last_two = tl.zeros((QUERIES, KEYS), tl.float32)  # the sum of the previous two
+    # One flat loop over rows, channels and pixels, so that loads run ahead from one row pair into the next.
+    for i in range(rows * PARTS * 3):
+        y = first + i // (PARTS * 3)
+        # The three pixels come one after the other for the same channels: they share most of their cache lines.
+        part = (i % 3) * CHANNELS + (i // 3 % PARTS) * STEP
+        a = tl.load(query + y.to(tl.int64) * query_width * CHANNELS + part + query_offset, cache_modifier=".ca")
+        b = tl.load(key + (y + shift).to(tl.int64) * key_width * CHANNELS + part + key_offset, cache_modifier=".ca")
+        product = tl.dot(a, b, product, input_precision=PRECISION)
+        if i % (PARTS * 3) == PARTS * 3 - 1:
+            y -= 2
+            v = y + shift
+            if y >= first:
+                scale = tl.load(key_scale + v.to(tl.int64) * (key_width - 2) + u)
+                similarity = tl.where(scale[None, :] > 0, (last_two + product) * scale[None, :], -float("inf"))
+                score, column = tl.max(similarity, axis=1, return_indices=True)
+                bits = (score + 0.0).to(tl.int32, bitcast=True)  # adding 0 turns -0 into 0, which is equal to it
+                ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+                index = v.to(tl.int64) * key_patches + tl.program_id(0) // query_tiles * KEYS + column
+                packed = (ordered.to(tl.int64) << 32) | (0xFFFFFFFF - index)
+                found = (x < query_patches) & (score > -float("inf"))
+                tl.atomic_max(best + y.to(tl.int64) * query_patches + x, packed, mask=found, sem="relaxed")
+            last_two = last + product
+            last = product
+            product = tl.zeros((QUERIES, KEYS), tl.float32)
+
+
+def tile_for(dtype: torch.dtype, precision: str, hopper: bool) -> Tile:
+    """The block shape for a dtype, with ``precision`` "ieee" or "tf32" for float32."""
+    if dtype == torch.float32 and precision == "ieee":
+        return FLOAT32_TILE
+    return HOPPER_TILE if hopper and dtype != torch.float32 else TENSOR_CORE_TILE
+
+
+def _is_hopper(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def patch_argmax_triton(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`frfsr.kernels.patch_argmax` for 3x3 patches."""
+    tf32 = query.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    precision = "tf32" if tf32 else "ieee"
+    tile = tile_for(query.dtype, precision, _is_hopper(query.device))
+    batch, channels, query_rows, query_columns = query.shape
+    key_rows, key_columns = key.shape[-2:]
+    query_tiles, key_tiles = triton.cdiv(query_columns - 2, tile.queries), triton.cdiv(key_columns - 2, tile.keys)
+    query_width, key_width = query_tiles * tile.queries + 2, key_tiles * tile.keys + 2
+    padded_channels = triton.cdiv(channels, tile.channels) * tile.channels
+
+    queries, query_scale = prepare(query, PATCH, query.dtype, query_width, padded_channels)
+    keys, key_scale = prepare(key, PATCH, query.dtype, key_width, padded_channels)
+    key_scale = torch.nn.functional.pad(key_scale, (0, key_width - key_columns))
+    best = torch.full_like(query_scale, LOWEST, dtype=torch.int64)
+
+    diagonals = query_rows + key_rows - 5  # those with at least one patch of each
+    walk = min(query_rows, key_rows) - 2
+    segment = 128 if batch * diagonals * query_tiles * key_tiles > MANY_PROGRAMS else 32
+    match_kernel[(query_tiles * key_tiles, diagonals * triton.cdiv(walk, segment), batch)](
+        queries,
+        keys,
+        key_scale,
+        best,
+        query_rows,
+        key_rows,
+        query_width,
+        key_width,
+        query_columns - 2,
+        key_columns - 2,
+        segment,
+        CHANNELS=padded_channels,
+        QUERIES=tile.queries,
+        KEYS=tile.keys,
+        STEP=tile.channels,
+        PRECISION=precision,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )
+    ordered = (best >> 32).to(torch.int32)
+    score = (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
+    return finish(score.where(best != LOWEST, -torch.inf), 0xFFFFFFFF - (best & 0xFFFFFFFF), query_scale)
