@@ -11,8 +11,8 @@ from frfsr.matching import Correspondence, enlarge_flow
 class FAM(nn.Module):
     """Aligns one scale's reference features to the LR features by a deformable convolution around the matched position.
 
-    channels: of F_LR at this scale; texture_channels: of F_Ref and of the result; scale: this scale's factor over the LR
-    grid (4, 2 or 1); groups: deformable groups.
+    channels: of F_LR at this scale; texture_channels: of F_Ref and of the result; scale: this scale's factor over the
+    LR grid (4, 2 or 1); groups: deformable groups.
     """
 
     def __init__(self, channels: int, texture_channels: int, scale: int, groups: int, match_padding: str):
@@ -45,7 +45,7 @@ class FAM(nn.Module):
         return F.leaky_relu(aligned, 0.1)
 
     def learned_offset(self, lr: Tensor, warped: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 15: offsets (B, groups*9*2, H, W) as [group, tap, (y, x)] and modulation masks (B, groups*9, H, W) in 0 ... 1."""
+        """Eq. 15: offsets (B, groups*9*2, H, W) as [group, tap, (y, x)] and masks (B, groups*9, H, W) in 0 ... 1."""
         features = F.leaky_relu(self.offset_conv1(torch.cat([lr, warped, reference], 1)), 0.1)
         features = F.leaky_relu(self.offset_conv2(features), 0.1)
         offset, mask = self.offset_mask(features).tensor_split([2 * self.offset_mask.out_channels // 3], dim=1)

@@ -27,7 +27,7 @@ def require_paths(config: Any) -> None:
 
 @dataclass
 class FRFSRConfig:
-    """The network. The defaults are the paper's; where the paper is silent, the published code's (docs/faithfulness.md)."""
+    """The network. Defaults are the paper's; where it is silent, the published code's (docs/faithfulness.md)."""
 
     # CTW: texture encoder and matching (section III-B)
     encoder_channels: Scales = (64, 128, 256)  # widths of the encoder's three stages; these are VGG16's
@@ -164,7 +164,7 @@ class TrainingConfig:
 
 @dataclass
 class MatchingConfig:
-    """A training run of recipes/train_matching.py: the texture encoder alone, on photos and their random homographies."""
+    """A run of recipes/train_matching.py: the texture encoder alone, on photos and their random homographies."""
 
     stage: Literal["teacher", "student"] = "student"  # image 1 sharp, or the LR image enlarged
     model: dict[str, Any] = field(default_factory=lambda: {"preset": "paper"})
@@ -179,6 +179,7 @@ class MatchingConfig:
     jitter: int = 10  # corners of the square that defines the homography move by less than this many pixels
     colour: float = 0.0  # largest relative change of each channel's gain, and of gamma, in the second image
 
+    objective: Literal["triplet", "softmax"] = "triplet"  # softmax: for an encoder without pretrained weights
     margin: float = 1.0
     safe_radius: int = 4  # feature positions around the true one that are no negatives
     distill_weight: float = 15.0

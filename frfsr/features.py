@@ -36,7 +36,7 @@ class VGGTrunk(nn.Module):
 
 
 class TextureEncoder(VGGTrunk):
-    """The CTW's texture encoder (section III-B): image (B, 3, 4h, 4w) -> features (B, C3, h, w), the output *before* ReLU."""
+    """The CTW's texture encoder (section III-B): image (B, 3, 4h, 4w) -> features (B, C3, h, w), before the ReLU."""
 
     def forward(self, image: Tensor) -> Tensor:
         return self.stages(image)[-1]
@@ -82,8 +82,8 @@ class RRDB(nn.Module):
 class SIFE(nn.Module):
     """Single image feature embedding, eq. 14: ESRGAN's RRDB network without its upsampling.
 
-    LR image (B, 3, h, w), RGB in [0, 1] -> features (B, features, h, w), the trunk's residual sum. With `image_head` the
-    network also has a convolution and a x4 pixel shuffle of its own, by which it super-resolves alone (`base: sife`).
+    LR image (B, 3, h, w), RGB in [0, 1] -> features (B, features, h, w), the trunk's residual sum. With `image_head`
+    the network also has a convolution and a x4 pixel shuffle of its own, by which it super-resolves alone.
     """
 
     def __init__(self, features: int = 64, blocks: int = 23, growth: int = 32, image_head: bool = False):

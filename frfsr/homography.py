@@ -1,7 +1,7 @@
-"""Pairs with known correspondence: a photo and its view under a random homography (the matching network's training data).
+"""Pairs with known correspondence, on which the matching network is trained: a photo and its view by a homography.
 
-Coordinates are (x, y) in pixels, the origin at the centre of the top-left pixel. A homography H, (3, 3) float64, says where
-a pixel of the *second* image lies in the first; its inverse sends a pixel of the first image to the second.
+Coordinates are (x, y) in pixels, the origin at the centre of the top-left pixel. A homography H, (3, 3) float64, says
+where a pixel of the *second* image lies in the first; its inverse sends a pixel of the first image to the second.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def random_homography(rng: np.random.RandomState, size: int = 160, jitter: int = 10) -> np.ndarray:
-    """The published draw: a size x size square at a random place has each corner coordinate moved by less than `jitter`.
+    """The published draw: a size x size square at a random place, each corner coordinate moved by less than `jitter`.
 
     `rng` is numpy's legacy generator, so that the published sequence of homographies can be repeated.
     """

@@ -23,7 +23,7 @@ class Matches(NamedTuple):
 
 
 def known_matches(coordinates: Tensor, stride: int = 4) -> Matches:
-    """Where image 1's feature positions lie in image 2. coordinates: (stride*h, stride*w, 2), (x, y) in image pixels."""
+    """Where image 1's feature positions lie in image 2. coordinates: (stride*h, stride*w, 2), (x, y) in pixels."""
     height, width = coordinates.shape[:2]
     at_positions = rearrange(coordinates[::stride, ::stride], "h w xy -> (h w) xy")
     x, y = at_positions.unbind(-1)
@@ -51,9 +51,9 @@ def contrastive_loss(
 ) -> Tensor:
     """Triplet loss with hardest negatives, mean over the items that have enough correspondences.
 
-    features1, features2: (B, C, h, w) of image 1 and 2; coordinates: (B, 4h, 4w, 2), where image 1's pixels lie in image 2.
-    Squared distances of unit vectors; a negative is a position of either image farther than safe_radius from the true one.
-    If no item counts, the loss is zero, with zero gradients.
+    features1, features2: (B, C, h, w) of image 1 and 2; coordinates: (B, 4h, 4w, 2), where image 1's pixels lie in
+    image 2. Squared distances of unit vectors; a negative is a position of either image farther than safe_radius from
+    the true one. If no item counts, the loss is zero, with zero gradients.
     """
     losses = []
     for item1, item2, item_coordinates in zip(features1, features2, coordinates, strict=True):
@@ -71,6 +71,25 @@ def contrastive_loss(
     return torch.stack(losses).mean() if losses else 0.0 * (features1.sum() + features2.sum())
 
 
+def matching_cross_entropy(
+    features1: Tensor, features2: Tensor, coordinates: Tensor, temperature: float = 0.1
+) -> Tensor:
+    """Cross-entropy of finding the true position by correlation. Arguments as `contrastive_loss`.
+
+    The triplet loss drives an encoder that starts from random weights into giving every position the same feature,
+    where it stays at exactly the margin; this loss does not.
+    """
+    losses = []
+    for item1, item2, item_coordinates in zip(features1, features2, coordinates, strict=True):
+        matches = known_matches(item_coordinates)
+        if len(matches.first) < FEWEST:
+            continue
+        candidates = rearrange(F.normalize(item2, dim=0), "c h w -> c (h w)")
+        x, y = matches.second.long().unbind(-1)
+        losses.append(F.cross_entropy(at(item1, matches.first) @ candidates / temperature, y * item2.shape[-1] + x))
+    return torch.stack(losses).mean() if losses else 0.0 * (features1.sum() + features2.sum())
+
+
 def distillation_loss(
     student1: Tensor,
     student2: Tensor,
@@ -81,7 +100,8 @@ def distillation_loss(
 ) -> Tensor:
     """KL divergence of the student's correlation from the teacher's, mean over the items that have enough matches.
 
-    All features (B, C, h, w); the teacher's are of the two sharp images, the student's of the blurred and the sharp one.
+    All features (B, C, h, w); the teacher's are of the two sharp images, the student's of the blurred and the sharp
+    one.
     """
     losses = []
     for s1, s2, t1, t2, item_coordinates in zip(student1, student2, teacher1, teacher2, coordinates, strict=True):

@@ -25,7 +25,7 @@ class Correspondence(NamedTuple):
 
 
 def index_to_flow(index: Tensor, reference_width: int) -> Tensor:
-    """Eq. 8-9: patch numbers (B, h, w) on a grid `reference_width` patches wide -> displacement (B, h, w, 2) as (x, y)."""
+    """Eq. 8-9: patch numbers (B, h, w) on a grid `reference_width` patches wide -> displacement (B, h, w, 2), (x, y)."""
     _, height, width = index.shape
     column = torch.arange(width, device=index.device)
     row = torch.arange(height, device=index.device)[:, None]
@@ -38,8 +38,8 @@ def correspond(query: Tensor, key: Tensor, padding: str) -> Correspondence:
     """Eq. 5-9: texture features of the LR image (B, C, h, w) and of the reference (B, C, hr, wr) -> Correspondence.
 
     Each pixel's feature is normalised first, as published. padding: "same" matches a patch around every pixel (borders
-    replicated); "valid" matches only patches wholly inside, stores the flow at their top-left pixel, and gives zero flow
-    to the last two rows and columns.
+    replicated); "valid" matches only patches wholly inside, stores the flow at their top-left pixel, and gives zero
+    flow to the last two rows and columns.
     """
     query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)
     if padding == "same":
@@ -53,7 +53,7 @@ def correspond(query: Tensor, key: Tensor, padding: str) -> Correspondence:
 
 
 def enlarge_flow(flow: Tensor, scale: int) -> Tensor:
-    """Flow (B, h, w, 2) in coarse pixels -> (B, h*scale, w*scale, 2) in fine pixels: nearest repeat, times the scale."""
+    """Flow (B, h, w, 2), coarse pixels -> (B, h*scale, w*scale, 2), fine pixels: nearest repeat, times the scale."""
     return scale * flow.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
 
 

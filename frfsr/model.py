@@ -29,8 +29,11 @@ class ReferenceFeatures(NamedTuple):
 
 
 class SRResult(NamedTuple):
-    """image: (B, 3, 4h, 4w), RGB, about [0, 1], not clamped; features: F_SR (B, C, 4h, 4w), or None without a reference;
-    correspondence: what was matched with what, or None without a reference."""
+    """What the model returns; without a reference only the image.
+
+    image: (B, 3, 4h, 4w), RGB, about [0, 1], not clamped; features: F_SR (B, C, 4h, 4w); correspondence: what was
+    matched with what.
+    """
 
     image: Tensor
     features: Tensor | None
@@ -123,8 +126,8 @@ class FRFSR(
     def from_pretrained(cls, name_or_path: str | Path, **options) -> "FRFSR":
         """Load weights that come with the package ("frfsr-tiny"), from a folder, or from the Hub by id.
 
-        Needs config.json and model.safetensors; nothing is unpickled. Raises UserError when they are not found or do not
-        fit each other.
+        Needs config.json and model.safetensors; nothing is unpickled. Raises UserError when they are not found or do
+        not fit each other.
         """
         packaged = PACKAGED_WEIGHTS / str(name_or_path)
         source = packaged if packaged.is_dir() else Path(name_or_path)
@@ -140,8 +143,8 @@ class FRFSR(
                 )
         except Exception as error:
             raise UserError(
-                f"no usable weights at {str(name_or_path)!r} ({' '.join(str(error).split())[:200]}): give a packaged name "
-                f"({packaged_names()}), a folder with config.json and model.safetensors, or a Hub id."
+                f"no usable weights at {str(name_or_path)!r} ({' '.join(str(error).split())[:200]}): give a "
+                f"packaged name ({packaged_names()}), a folder with config.json and model.safetensors, or a Hub id."
             ) from error
 
 

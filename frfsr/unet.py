@@ -96,7 +96,7 @@ class MultiScaleAggregation(nn.Module):
         self.fuse_reused_up = Fusion(large, reused, activation=True) if self.separate and reuse else None
 
     def forward(self, textures: Textures, reused: Tensor | None = None) -> Tensor:
-        """F_SR (B, large channels, 4h, 4w); `self.tail` makes it an image. reused: F_rec of the first network, eq. 3."""
+        """F_SR (B, large channels, 4h, 4w), of which `self.tail` makes the image. reused: F_rec of the first network."""
         correspondence, (relu1, relu2, relu3), sife, base = textures
 
         def aggregate(fam: FAM, taam: TAAM, x: Tensor, reference: Tensor, extra: Tensor | None, fuse: Fusion | None):

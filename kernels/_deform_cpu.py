@@ -2,8 +2,8 @@
 
 With the image as a table (pixels, channels of a group), a sample is a weighted sum of four of its rows. That is what
 ``embedding_bag`` computes, vectorised over channels and parallel over bags, several times faster than torchvision's
-im2col and than ``grid_sample``. Ordered [pixel, group, tap, channel] its output is the column matrix, so that one matrix
-product follows. The table's gradient is a product with the transposed sparse matrix of the weights.
+im2col and than ``grid_sample``. Ordered [pixel, group, tap, channel] its output is the column matrix, so that one
+matrix product follows. The table's gradient is a product with the transposed sparse matrix of the weights.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,8 @@ class _Bags(NamedTuple):
     """The four pixels of every sample, N samples ordered [pixel, group, tap].
 
     index: (N, 4) int64, rows of the table; y, x: (N, 2), the factors of the bilinear weight at the upper and lower, the
-    left and right pixel, zero outside the image; slope_y, slope_x: (N, 2), their derivatives by the position; mask: (N,).
+    left and right pixel, zero outside the image; slope_y, slope_x: (N, 2), their derivatives by the position; mask:
+    (N,).
     """
 
     index: Tensor

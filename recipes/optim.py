@@ -18,7 +18,7 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict]:
 
 
 def rate_factor(step: int, config: TrainingConfig | MatchingConfig) -> float:
-    """What all rates are multiplied by at `step`: linear warm-up, then ×0.1 at each milestone, or a cosine down to 0."""
+    """What all rates are multiplied by at `step`: linear warm-up, then x0.1 at each milestone, or a cosine to 0."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.schedule == "steps":

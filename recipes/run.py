@@ -81,7 +81,7 @@ class Run:
         Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{step:07d}.png")
 
     def save(self, step: int) -> None:
-        """checkpoints/<step>: everything that an exact resume needs. Older ones are removed after the new one is complete."""
+        """checkpoints/<step>: all that an exact resume needs. Older ones are removed once the new one is complete."""
         partial = self.checkpoints / ".partial"
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(partial))

@@ -1,8 +1,9 @@
-"""Train the texture encoder: `accelerate launch recipes/train_matching.py --config recipes/tiny_student.yaml data=... out=...`.
+"""Train the texture encoder: `accelerate launch recipes/train_matching.py --config recipes/tiny_student.yaml KEY=VALUE ...`
 
-Teacher: two sharp views of a photo. Student: the LR image enlarged against the sharp view, also distilled from the teacher
-(C2-Matching's scheme, which the paper's texture encoder follows). Every field of frfsr.config.MatchingConfig can be set in
-the yaml or as KEY=VALUE. The same command again resumes. RUN/weights holds a whole model whose encoder is the trained one.
+Teacher: two sharp views of a photo. Student: the LR image enlarged against the sharp view, also distilled from the
+teacher (C2-Matching's scheme, which the paper's texture encoder follows). Every field of frfsr.config.MatchingConfig
+can be set in the yaml or as KEY=VALUE. The same command again resumes. RUN/weights holds a whole model whose encoder
+is the trained one.
 """
 
 import sys
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from frfsr.config import MatchingConfig, model_config
 from frfsr.errors import UserError
 from frfsr.features import TextureEncoder
-from frfsr.losses import contrastive_loss, distillation_loss, known_matches
+from frfsr.losses import contrastive_loss, distillation_loss, known_matches, matching_cross_entropy
 from frfsr.matching import correspond
 from frfsr.model import FRFSR
 from frfsr.recipes.optim import rate_factor
@@ -82,7 +83,10 @@ def train(config: MatchingConfig) -> None:
         for group in optimizer.param_groups:
             group["lr"] = config.lr * rate_factor(step, config)
         features = encode(encoder, batch["image1"], batch["image2"])
-        loss = contrastive_loss(*features, batch["coordinates"], config.margin, config.safe_radius)
+        if config.objective == "triplet":
+            loss = contrastive_loss(*features, batch["coordinates"], config.margin, config.safe_radius)
+        else:
+            loss = matching_cross_entropy(*features, batch["coordinates"], config.temperature)
         if teacher is not None:
             with torch.no_grad():
                 taught = encode(teacher, batch["sharp1"], batch["image2"])

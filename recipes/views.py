@@ -42,7 +42,7 @@ class Views(torch.utils.data.Dataset):
 
 
 def recolour(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Another camera, another hour: a gain for each channel and a gamma, each within 1 +- strength. (3, H, W) in [0, 1]."""
+    """Another camera, another hour: a gain for each channel and a gamma, within 1 +- strength. (3, H, W) in [0, 1]."""
     gain = torch.from_numpy(1 + strength * rng.uniform(-1, 1, (3, 1, 1))).float()
     gamma = float(1 + strength * rng.uniform(-1, 1))
     return (gain * image).clamp(0, 1) ** gamma
