@@ -1,0 +1,191 @@
+"""upscale(): every size, mode and bit depth; tiles that join without seams; references joined and bounded."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import frfsr.inference as inference
+from frfsr import upscale
+from frfsr.errors import UserError
+from frfsr.imageio import Photo
+from frfsr.inference import OVERLAP, join, load_model, tile_starts, to_tensor, upscale_photo
+
+
+def random_image(mode: str, height: int, width: int) -> Image.Image:
+    bands = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode]
+    values = np.random.default_rng(height).integers(0, 256, (height, width, bands), np.uint8)
+    return Image.fromarray(values.squeeze(2) if bands == 1 else values)
+
+
+def random_photo(channels: int, dtype: type, height: int, width: int) -> Photo:
+    return Photo(np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype))
+
+
+class Nearest(torch.nn.Module):
+    """Stands in for the network: repeats pixels, and adds a brightness of its own to every tile."""
+
+    def __init__(self, brightness: float = 0.0):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.brightness = brightness
+        self.references, self.tiles = [], []
+
+    def encode_reference(self, reference):
+        self.references.append(reference)
+        return "encoded"
+
+    def forward(self, lr, reference):
+        assert reference == "encoded"
+        self.tiles.append(tuple(lr.shape[-2:]))
+        image = F.interpolate(lr, scale_factor=4, mode="nearest") + self.brightness * (len(self.tiles) % 2)
+        return SimpleNamespace(image=image)
+
+
+@pytest.mark.parametrize(
+    ("mode", "height", "width", "reference_height", "reference_width"),
+    [
+        ("RGB", 1, 1, 1, 1),
+        ("RGB", 2, 5, 40, 31),
+        ("L", 17, 3, 5, 64),
+        ("LA", 7, 9, 33, 2),
+        ("RGBA", 13, 11, 8, 8),
+    ],
+)
+def test_four_times_any_size_in_the_same_mode(small_model, mode, height, width, reference_height, reference_width):
+    result = upscale(
+        random_image(mode, height, width), random_image("RGB", reference_height, reference_width), small_model
+    )
+    assert result.size == (4 * width, 4 * height)
+    assert result.mode == mode
+
+
+def test_alpha_is_enlarged_by_pillows_bicubic(small_model):
+    image = random_image("RGBA", 6, 5)
+    image.putalpha(image.getchannel("A").point(lambda value: 64 + value // 2))  # between its passes Pillow also clips
+    alpha = upscale(image, model=small_model).getchannel("A")
+    expected = image.getchannel("A").resize((20, 24), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(np.asarray(alpha, int), np.asarray(expected, int), atol=1)
+
+
+def test_16_bits_say_the_same_as_8_but_finer(small_model):
+    photo = random_photo(3, np.uint8, 12, 10)
+    deep = Photo(photo.pixels.astype(np.uint16) * 257)
+    result, deep_result = (upscale_photo(p, [photo], small_model).pixels for p in (photo, deep))
+    assert deep_result.dtype == np.uint16
+    np.testing.assert_allclose(deep_result / 257, result, atol=0.5 + 1e-3)
+    assert np.unique(deep_result % 257).size > 100
+
+
+def test_the_reference_matters_and_without_one_the_photo_is_its_own(small_model):
+    photo, other = random_photo(3, np.uint8, 12, 10), random_photo(3, np.uint8, 30, 50)
+    own = Photo(inference.to_pixels(inference.own_reference(to_tensor(photo)), 3, np.uint16))
+    without = upscale_photo(photo, [], small_model).pixels.astype(int)
+    np.testing.assert_allclose(upscale_photo(photo, [own], small_model).pixels, without, atol=1)
+    assert np.abs(upscale_photo(photo, [other], small_model).pixels - without).max() > 1
+
+
+@pytest.mark.parametrize("size", [1, 32, 33, 47, 48, 49, 100, 211])
+def test_tiles_cover_everything_once_or_overlapping(size):
+    starts = tile_starts(size, 32)
+    covered = 0
+    for start, overlap in starts:
+        assert start + overlap == covered
+        assert overlap >= OVERLAP or start == 0
+        covered = start + min(32, size)
+    assert covered == size
+
+
+@pytest.mark.parametrize(("height", "width"), [(80, 33), (32, 90), (61, 61)])
+def test_tiles_of_a_local_network_join_exactly(height, width):
+    photo = random_photo(4, np.uint8, height, width)
+    model = Nearest()
+    result = upscale_photo(photo, [photo], model, tile=32).pixels[..., :3]
+    np.testing.assert_array_equal(result, photo.pixels[..., :3].repeat(4, axis=0).repeat(4, axis=1))
+    assert len(model.references) == 1
+    assert set(model.tiles) == {(min(height, 32), min(width, 32))}
+
+
+def test_tiles_that_differ_fade_into_each_other():
+    flat = Photo(np.full((70, 90, 3), 100, np.uint8))
+    model = Nearest(brightness=0.2)
+    result = upscale_photo(flat, [flat], model, tile=32).pixels[..., 0].astype(int)
+    assert len(model.tiles) > 4
+    assert result.max() - result.min() == 51  # 0.2 of 255
+    assert max(np.abs(np.diff(result, axis=axis)).max() for axis in (0, 1)) <= 2  # 51 over 64 pixels, rounded twice
+
+
+def test_references_are_joined_on_the_smaller_canvas():
+    wide, small = torch.rand(1, 3, 10, 40), torch.rand(1, 3, 7, 30)
+    canvas = join([wide, small])
+    assert canvas.shape == (1, 3, 17, 40)
+    assert torch.equal(canvas[..., :10, :], wide)
+    assert torch.equal(canvas[..., 10:, :30], small)
+    assert torch.equal(canvas[..., 10:, 30:], small[..., -1:].expand(-1, -1, -1, 10))
+    tall = wide.mT
+    assert join([tall, tall]).shape == (1, 3, 40, 20)
+
+
+@pytest.mark.parametrize(("sizes", "ratio"), [([(300, 40)], 7.5), ([(200, 300), (200, 100)], 0.5)])
+def test_references_are_bounded_and_keep_their_shape(sizes, ratio, monkeypatch):
+    monkeypatch.setattr(inference, "REFERENCE_PIXELS", 10_000)
+    height, width = join([torch.rand(1, 3, *size) for size in sizes]).shape[-2:]
+    assert 9_000 < height * width <= 10_000
+    assert height / width == pytest.approx(ratio, rel=0.03)
+
+
+def test_a_large_photo_that_is_its_own_reference_is_bounded(monkeypatch):
+    monkeypatch.setattr(inference, "REFERENCE_PIXELS", 10_000)
+    assert inference.own_reference(torch.rand(1, 3, 10, 20)).shape == (1, 3, 40, 80)
+    height, width = inference.own_reference(torch.rand(1, 3, 90, 80)).shape[-2:]
+    assert 9_000 < height * width <= 10_000
+
+
+def test_many_references_of_any_kind(small_model, tmp_path):
+    random_image("L", 30, 20).save(tmp_path / "grey.jpg")
+    result = upscale(
+        random_image("RGB", 6, 5), [tmp_path / "grey.jpg", random_image("RGBA", 9, 30)], small_model, progress=True
+    )
+    assert result.size == (20, 24)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_stays_close(small_model, small_model_folder, dtype):
+    photo, reference = random_photo(3, np.uint8, 20, 18), random_photo(3, np.uint8, 40, 50)
+    half = load_model(small_model_folder, "cpu", dtype)
+    assert next(half.parameters()).dtype == inference.DTYPES[dtype]
+    exact, close = (upscale_photo(photo, [reference], model).pixels.astype(int) for model in (small_model, half))
+    assert np.abs(exact - close).mean() < 3
+
+
+def test_models_by_folder(small_model, small_model_folder):
+    image = random_image("RGB", 6, 5)
+    by_folder = upscale(image, image, str(small_model_folder), device="cpu")
+    np.testing.assert_array_equal(np.asarray(by_folder), np.asarray(upscale(image, image, small_model)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "no-such-model"}, "no-such-model"),
+        ({"device": "no-such-device"}, "no-such-device"),
+        ({"dtype": "int8"}, "int8"),
+        ({"tile": 31}, "tile"),
+    ],
+)
+def test_settings_that_do_not_exist(small_model_folder, options, message):
+    image = random_image("RGB", 3, 3)
+    with pytest.raises(UserError, match=message):
+        upscale(image, image, **{"model": small_model_folder, **options})
+
+
+def test_out_of_memory_says_what_to_do(small_model, monkeypatch):
+    def encode_reference(image):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(small_model, "encode_reference", encode_reference)
+    with pytest.raises(UserError, match="smaller tiles"):
+        upscale(random_image("RGB", 3, 3), model=small_model)
