@@ -13,6 +13,8 @@ Scales = tuple[int, int, int]
 def require_choices(config: Any) -> None:
     """Raise UserError for a field annotated Literal[...] that holds something else."""
     for f in fields(config):
+        if getattr(config, f.name) is False and "no" in get_args(f.type):
+            setattr(config, f.name, "no")  # YAML reads a bare no as false
         if get_origin(f.type) is Literal and getattr(config, f.name) not in get_args(f.type):
             allowed = ", ".join(get_args(f.type))
             raise UserError(f"{f.name} must be one of {allowed}, got {getattr(config, f.name)!r}.")

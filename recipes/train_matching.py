@@ -1,4 +1,4 @@
-"""Train the texture encoder: `accelerate launch recipes/train_matching.py --config recipes/tiny_student.yaml KEY=VALUE ...`
+"""Train the texture encoder: `accelerate launch recipes/train_matching.py --config recipes/tiny_student.yaml`.
 
 Teacher: two sharp views of a photo. Student: the LR image enlarged against the sharp view, also distilled from the
 teacher (C2-Matching's scheme, which the paper's texture encoder follows). Every field of frfsr.config.MatchingConfig

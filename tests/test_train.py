@@ -1,0 +1,195 @@
+"""The training recipes on generated photos: resume, processes, configuration errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import frfsr.recipes.train as recipe
+from frfsr.config import TrainingConfig
+from frfsr.errors import UserError
+from frfsr.recipes.optim import parameter_groups, rate_factor
+from frfsr.recipes.samples import TrainingSamples
+from frfsr.recipes.setup import load_config, load_training_pairs
+
+RECIPES = Path(recipe.__file__).parent
+SMALL = [
+    "model.encoder_channels=[4,4,8]",
+    "model.texture_channels=[4,4,4]",
+    "model.channels=[8,8,8]",
+    "model.blocks=[1,1,1]",
+    "model.sife_features=8",
+    "model.sife_growth=8",
+    "crop=32",
+    "batch=2",
+    "held_back=2",
+    "warmup=0",
+    "workers=0",
+]
+
+
+def smooth_photo(rng: np.random.Generator, side: int) -> Image.Image:
+    coarse = Image.fromarray(rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
+    return coarse.resize((side, side), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Path:
+    """Eight pairs in the CUFED layout."""
+    folder, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
+    for part in ("input", "ref"):
+        (folder / part).mkdir()
+        for i in range(8):
+            smooth_photo(rng, 48).save(folder / part / f"{i:05d}.png")
+    return folder
+
+
+def command(pairs: Path, out: Path, *settings: str, config: str = "tiny_rec.yaml", processes: int = 1) -> list[str]:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
+    launch += ["--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    script = [str(RECIPES / "train.py"), "--config", str(RECIPES / config)]
+    return [*launch, *script, f"data={pairs}", f"out={out}", *SMALL, *settings]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(*arguments, **options) -> subprocess.CompletedProcess:
+    finished = subprocess.run(command(*arguments, **options), env=environment(), capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished
+
+
+FAST = ("init={}", "mixed_precision=no", "checkpoint_every=2", "validate_every=100", "log_every=1")
+
+
+def test_a_killed_run_resumes_to_bit_identical_weights(pairs, tmp_path):
+    settings = (*FAST, "steps=6")
+    run(pairs, tmp_path / "whole", *settings)
+
+    process = subprocess.Popen(
+        command(pairs, tmp_path / "killed", *settings),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    first_checkpoint = tmp_path / "killed" / "checkpoints" / "0000002"
+    deadline = time.monotonic() + 300
+    while not first_checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert first_checkpoint.exists()
+    assert not (tmp_path / "killed" / "checkpoints" / "0000006").exists(), "killed too late to test anything"
+
+    run(pairs, tmp_path / "killed", *settings)
+    whole, resumed = (load_file(tmp_path / name / "weights" / "model.safetensors") for name in ("whole", "killed"))
+    assert whole.keys() == resumed.keys()
+    for name in whole:
+        assert torch.equal(whole[name], resumed[name]), name
+
+
+def test_two_processes_train_as_one(pairs, tmp_path):
+    settings = (*FAST, "steps=3")
+    run(pairs, tmp_path / "one", *settings)
+    run(pairs, tmp_path / "two", *settings, processes=2)
+    one, two = (load_file(tmp_path / name / "weights" / "model.safetensors") for name in ("one", "two"))
+    initial_to_final = max((one[name] - two[name]).abs().max() for name in one)
+    assert initial_to_final < 2e-5
+
+
+def test_a_run_folder_says_how_to_repeat_it(pairs, tmp_path):
+    run(pairs, tmp_path / "run", *FAST, "steps=2", config="tiny_sife.yaml")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.yaml", "environment.jsonl", "metrics.jsonl", "samples", "checkpoints", "weights"} <= names
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any("l1" in line for line in lines)
+    assert any("psnr" in line for line in lines)
+    started = json.loads((tmp_path / "run" / "environment.jsonl").read_text())
+    assert started["processes"] == 1
+    assert started["torch"] == torch.__version__
+
+
+def test_other_settings_do_not_continue_a_run(pairs, tmp_path, capsys):
+    run(pairs, tmp_path / "run", *FAST, "steps=2")
+    settings = command(pairs, tmp_path / "run", *FAST, "steps=2", "lr=1e-5")
+    assert recipe.main(settings[settings.index("--config") :]) == 2
+    assert "other settings (lr)" in capsys.readouterr().err
+
+
+def config(pairs: Path, *settings: str) -> TrainingConfig:
+    return load_config(
+        TrainingConfig, str(RECIPES / "tiny_rec.yaml"), [f"data={pairs}", "out=unused", *SMALL, *settings]
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("stepz=3", "did you mean 'steps'"),
+        ("shuffle=brutal", "shuffle must be one of none, easy, medium, hard"),
+        ("crop=30", "multiple of 4"),
+        ("steps", "KEY=VALUE"),
+        ("data=", "data is not set"),
+    ],
+)
+def test_configuration_errors_say_what_to_do(pairs, setting, message):
+    with pytest.raises(UserError, match=message):
+        config(pairs, setting)
+
+
+def test_unknown_model_key_names_the_nearest(pairs):
+    from frfsr.config import model_config
+
+    with pytest.raises(UserError, match="did you mean 'groups'"):
+        model_config({"preset": "tiny", "group": 2})
+
+
+def test_samples_depend_on_their_number_alone(pairs):
+    settings = config(pairs, "steps=8", "shuffle_share=0.5", "unrelated_share=0.5")
+    training, _ = load_training_pairs(settings)
+    forwards, backwards = TrainingSamples(training, settings), TrainingSamples(training, settings)
+    numbers = range(len(forwards))
+    first = {i: forwards[i] for i in numbers}
+    second = {i: backwards[i] for i in reversed(numbers)}
+    for i in numbers:
+        for name in ("lr", "upsampled", "hr", "reference"):
+            assert torch.equal(first[i][name], second[i][name])
+    assert any(not torch.equal(first[0]["hr"], first[i]["hr"]) for i in numbers)
+
+
+def test_an_epoch_shows_every_pair_once(pairs):
+    settings = config(pairs, "steps=3", "crop=48", "flip_rotate=false", "shuffle=none", "unrelated_share=0")
+    training, _ = load_training_pairs(settings)
+    samples = TrainingSamples(training, settings)
+    means = {round(samples[i]["hr"].mean().item(), 6) for i in range(len(training))}
+    assert len(means) == len(training)
+
+
+def test_rates_follow_the_published_groups_and_schedule(pairs):
+    from frfsr.config import FRFSRConfig
+    from frfsr.model import FRFSR
+
+    settings = TrainingConfig(data="x", out="y", lr=1.0, lr_offset=(0.5, 0.25, 0.125))
+    model = FRFSR(FRFSRConfig.tiny())
+    groups = parameter_groups(model, settings)
+    rate = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert rate[id(model.aggregation.head.weight)] == 1.0
+    assert rate[id(model.aggregation.fam_up_large.offset_conv1.weight)] == 0.5
+    assert rate[id(model.aggregation.fam_down_medium.offset_mask.bias)] == 0.25
+    assert rate[id(model.aggregation.fam_small.offset_conv2.weight)] == 0.125
+    assert len(rate) == sum(parameter.requires_grad for parameter in model.parameters())
+    assert [round(rate_factor(step, settings), 9) for step in (0, 72_545, 211_040)] == [1.0, 0.1, 0.01]
+    cosine = TrainingConfig(data="x", out="y", schedule="cosine", warmup=10, steps=110)
+    assert [round(rate_factor(step, cosine), 6) for step in (0, 9, 10, 60, 110)] == [0.1, 1.0, 1.0, 0.5, 0.0]
