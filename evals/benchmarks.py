@@ -85,10 +85,10 @@ class Item:
             references = [reorder_patches(reference, self.order) for reference in references]
         return Sample(self.name, hr, lr, references)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, with_references: bool = True) -> str:
         """SHA-256 of all that `load` depends on besides the protocol; raises OSError if a file is missing."""
-        digest = hashlib.sha256(str(self.order).encode())
-        for file in (self.input, *self.references):
+        digest = hashlib.sha256(str(self.order if with_references else ()).encode())
+        for file in (self.input, *(self.references if with_references else ())):
             data = file["bytes"] if file["bytes"] is not None else Path(file["path"]).read_bytes()
             digest.update(hashlib.sha256(data).digest())
         return digest.hexdigest()

@@ -141,7 +141,10 @@ def _evaluate_item(
     name = test_set.names[index]
     try:
         item = test_set[index]
-        key = ScoreCache.key(upscaler.identity, protocol.identity, item.fingerprint()) if cache else ""
+        key = ""
+        if cache:
+            fingerprint = item.fingerprint(upscaler.uses_references)
+            key = ScoreCache.key(upscaler.identity, protocol.identity, fingerprint)
         if cache and (known := cache.get(key)):
             return Score(**(known | {"name": name}))
         score = measure(upscaler, item.load(protocol.lr), protocol)

@@ -4,12 +4,15 @@ import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Protocol
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from einops import rearrange
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from frfsr.degrade import LRProtocol, upscale_bicubic
@@ -25,10 +28,12 @@ class Upscaler(Protocol):
         name: as it appears in tables.
         identity: changes whenever the output may change (a hash of the weights), for the cache of results.
         parameters: number of parameters by part, empty if there are none.
+        uses_references: false if the result is the same with any.
     """
 
     name: str
     identity: str
+    uses_references: bool
     parameters: dict[str, int]
 
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
@@ -40,6 +45,7 @@ class Bicubic:
     """Bicubic interpolation of the LR protocol; looks at no reference."""
 
     name = "bicubic"
+    uses_references = False
 
     def __init__(self, protocol: LRProtocol = "pil") -> None:
         self.protocol = protocol
@@ -57,6 +63,8 @@ class ReferenceNetwork:
         model: in evaluation mode, on its device.
         name: as it appears in tables.
     """
+
+    uses_references = True
 
     def __init__(self, model: torch.nn.Module, name: str) -> None:
         self.model = model.eval()
@@ -86,15 +94,21 @@ class SingleImageNetwork:
         UserError: spandrel is not installed, does not know the network, or it is no x4 RGB network.
     """
 
+    uses_references = False
+
     def __init__(self, file: str | Path, device: str | torch.device) -> None:
         try:
             import spandrel
         except ImportError as error:
             raise UserError("single-image networks need spandrel: pip install 'frfsr[sisr]'") from error
         try:
-            descriptor = spandrel.ModelLoader(device).load_from_file(file)
-        except (spandrel.UnsupportedModelError, OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"spandrel cannot load {file}: {error}") from error
+            if Path(file).suffix == ".safetensors":
+                weights = load_file(file)
+            else:
+                weights = spandrel.canonicalize_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+            descriptor = spandrel.ModelLoader(device).load_from_state_dict(weights)
+        except (spandrel.UnsupportedModelError, SafetensorError, UnpicklingError, OSError, RuntimeError) as error:
+            raise UserError(f"spandrel cannot load {file}: {str(error).splitlines()[0]}") from error
         if (descriptor.scale, descriptor.input_channels, descriptor.output_channels) != (4, 3, 3):
             raise UserError(
                 f"{file} is a x{descriptor.scale} network of {descriptor.input_channels} channels, not x4 RGB"

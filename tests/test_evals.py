@@ -58,6 +58,7 @@ class Recorder:
     """An upscaler that keeps what it is given, and returns the enlarged LR."""
 
     name = identity = "recorder"
+    uses_references = True
 
     def __init__(self) -> None:
         self.parameters: dict[str, int] = {}

@@ -1,0 +1,48 @@
+"""How long an upscaler takes and how much memory (paper, table V)."""
+
+import os
+import platform
+import resource
+import time
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+
+from frfsr.evals.upscalers import Upscaler
+
+CUFED5_LR = (83, 125)
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Median seconds of `REPEATS` calls after one to warm up; peak memory in MiB; the device in words.
+
+    The memory is the GPU's where one is used, else the largest resident memory of the whole process so far.
+    """
+
+    seconds: float
+    memory: float
+    device: str
+
+
+def measure_runtime(upscaler: Upscaler, size: tuple[int, int] = CUFED5_LR) -> Runtime:
+    """Times an LR image of ``size`` (height, width), by default CUFED5's usual one, and a reference x4 as large."""
+    rng = np.random.default_rng(0)
+    height, width = size
+    lr = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    reference = rng.integers(0, 256, (4 * height, 4 * width, 3), dtype=np.uint8)
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    seconds = []
+    for _ in range(1 + REPEATS):
+        start = time.perf_counter()
+        upscaler(lr, [reference])  # ends with a copy to the CPU, which waits for the GPU
+        seconds.append(time.perf_counter() - start)
+    if on_gpu:
+        return Runtime(median(seconds[1:]), torch.cuda.max_memory_allocated() / 2**20, torch.cuda.get_device_name())
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return Runtime(median(seconds[1:]), memory, f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
