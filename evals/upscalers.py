@@ -18,6 +18,7 @@ from torch import Tensor
 from frfsr.degrade import LRProtocol, upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.evals.metrics import to_uint8
+from frfsr.inference import join
 from frfsr.model import FRFSR
 
 
@@ -59,6 +60,8 @@ class Bicubic:
 class ReferenceNetwork:
     """An `frfsr.FRFSR`, fed as the published evaluation feeds it: with the LR that Pillow enlarged, rounded to 8 bits.
 
+    Several references are joined on one canvas, as `frfsr.upscale` does.
+
     Args:
         model: in evaluation mode, on its device.
         name: as it appears in tables.
@@ -74,11 +77,12 @@ class ReferenceNetwork:
 
     @torch.inference_mode()
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
-        if len(references) != 1:
-            raise UserError(f"{self.name} takes one reference, got {len(references)}")
-        batches = [to_batch(image, self.model) for image in (lr, references[0], upscale_bicubic(lr))]
+        lr_batch, upsampled, *reference_batches = (
+            to_batch(image, self.model) for image in (lr, upscale_bicubic(lr), *references)
+        )
+        reference = reference_batches[0] if len(references) == 1 else join(reference_batches)
         try:
-            return to_uint8(self.model(*batches).image)
+            return to_uint8(self.model(lr_batch, reference, upsampled).image)
         except torch.OutOfMemoryError as error:
             raise UserError(f"{self.name} runs out of GPU memory on {lr.shape[1]}x{lr.shape[0]} pixels") from error
 

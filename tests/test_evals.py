@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from frfsr.config import FRFSRConfig
 from frfsr.degrade import reorder_patches
 from frfsr.errors import UserError
 from frfsr.evals import commands, manifests
@@ -18,6 +19,7 @@ from frfsr.evals.benchmarks import BENCHMARKS, TestSet
 from frfsr.evals.cache import ScoreCache
 from frfsr.evals.evaluate import Protocol, evaluate
 from frfsr.evals.upscalers import Bicubic, ReferenceNetwork
+from frfsr.model import FRFSR
 
 
 def picture(seed: int, height: int = 37, width: int = 42) -> np.ndarray:
@@ -186,6 +188,20 @@ def test_networks_see_floats_and_nan_is_a_failure(plain: Path) -> None:
     assert [f.reason for f in evaluate(ReferenceNetwork(Unlike(math.nan), "nan"), TestSet("mine", plain)).failures] == [
         "the image has NaN or infinite values"
     ] * 3
+
+
+def test_a_network_sees_its_references(cufed5: Path) -> None:
+    torch.manual_seed(0)
+    small = {"blocks": (1, 1, 1), "sife_blocks": 1, "channels": (8, 8, 8), "groups": 1}
+    model = FRFSR(FRFSRConfig.tiny(**small))
+    torch.nn.init.normal_(model.aggregation.tail[-1].weight, std=0.1)  # new networks return the base image
+    network = ReferenceNetwork(model, "random")
+    psnr = {
+        rule: evaluate(network, TestSet("cufed5", cufed5, rule)).mean("psnr_y")
+        for rule in ("true", "all", "rotated", "lr")
+    }
+    assert len(set(psnr.values())) == 4
+    assert None not in psnr.values()
 
 
 def test_identity_follows_the_weights() -> None:
