@@ -24,9 +24,11 @@ class Tile(NamedTuple):
     num_stages: int
 
 
-HOPPER_TILE = Tile(queries=128, keys=128, channels=64, num_warps=8, num_stages=4)
-TENSOR_CORE_TILE = Tile(queries=64, keys=64, channels=32, num_warps=4, num_stages=3)
-FLOAT32_TILE = Tile(queries=64, keys=64, channels=16, num_warps=8, num_stages=2)
+# Three tiles of float32 sums live in registers, which sets the block sizes.
+HOPPER_HALF = Tile(queries=128, keys=128, channels=64, num_warps=8, num_stages=4)
+HOPPER_TF32 = Tile(queries=128, keys=128, channels=32, num_warps=8, num_stages=4)
+TENSOR_CORE = Tile(queries=64, keys=128, channels=32, num_warps=8, num_stages=3)
+FLOAT32 = Tile(queries=64, keys=64, channels=16, num_warps=8, num_stages=2)
 
 
 @triton.jit
@@ -71,9 +73,10 @@ def match_kernel(
     first = tl.maximum(-shift, 0) + tl.program_id(1) % segments * segment
     rows = tl.minimum(segment + 2, tl.minimum(query_rows - first, key_rows - first - shift))
 
-    offset = tl.arange(0, STEP)
-    query_offset = x[:, None] * CHANNELS + offset[None, :]
-    key_offset = u[None, :] * CHANNELS + offset[:, None]
+    query += tl.program_id(0) % query_tiles * QUERIES * CHANNELS
+    key += tl.program_id(0) // query_tiles * KEYS * CHANNELS
+    query_offset = tl.arange(0, QUERIES)[:, None] * CHANNELS + tl.arange(0, STEP)[None, :]
+    key_offset = tl.arange(0, KEYS)[:, None] * CHANNELS + tl.arange(0, STEP)[None, :]
     PARTS: tl.constexpr = CHANNELS // STEP
     product = tl.zeros((QUERIES, KEYS), tl.float32)
     last = tl.zeros((QUERIES, KEYS), tl.float32)  # the previous row pair
@@ -85,7 +88,7 @@ def match_kernel(
         part = (i % 3) * CHANNELS + (i // 3 % PARTS) * STEP
         a = tl.load(query + y.to(tl.int64) * query_width * CHANNELS + part + query_offset, cache_modifier=".ca")
         b = tl.load(key + (y + shift).to(tl.int64) * key_width * CHANNELS + part + key_offset, cache_modifier=".ca")
-        product = tl.dot(a, b, product, input_precision=PRECISION)
+        product = tl.dot(a, tl.trans(b), product, input_precision=PRECISION)
         if i % (PARTS * 3) == PARTS * 3 - 1:
             y -= 2
             v = y + shift
@@ -104,11 +107,13 @@ def match_kernel(
             product = tl.zeros((QUERIES, KEYS), tl.float32)
 
 
-def tile_for(dtype: torch.dtype, precision: str, hopper: bool) -> Tile:
-    """The block shape for a dtype, with ``precision`` "ieee" or "tf32" for float32."""
-    if dtype == torch.float32 and precision == "ieee":
-        return FLOAT32_TILE
-    return HOPPER_TILE if hopper and dtype != torch.float32 else TENSOR_CORE_TILE
+def tile_for(dtype: torch.dtype, tf32: bool, hopper: bool) -> Tile:
+    """The block shape for products of a dtype; ``tf32`` matters to float32 only."""
+    if dtype == torch.float32 and not tf32:
+        return FLOAT32
+    if not hopper:
+        return TENSOR_CORE
+    return HOPPER_TF32 if dtype == torch.float32 else HOPPER_HALF
 
 
 def _is_hopper(device: torch.device) -> bool:
@@ -118,8 +123,7 @@ def _is_hopper(device: torch.device) -> bool:
 def patch_argmax_triton(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`frfsr.kernels.patch_argmax` for 3x3 patches."""
     tf32 = query.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
-    precision = "tf32" if tf32 else "ieee"
-    tile = tile_for(query.dtype, precision, _is_hopper(query.device))
+    tile = tile_for(query.dtype, tf32, _is_hopper(query.device))
     batch, channels, query_rows, query_columns = query.shape
     key_rows, key_columns = key.shape[-2:]
     query_tiles, key_tiles = triton.cdiv(query_columns - 2, tile.queries), triton.cdiv(key_columns - 2, tile.keys)
@@ -150,7 +154,7 @@ def patch_argmax_triton(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         QUERIES=tile.queries,
         KEYS=tile.keys,
         STEP=tile.channels,
-        PRECISION=precision,
+        PRECISION="tf32" if tf32 else "ieee",
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )

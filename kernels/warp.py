@@ -1,12 +1,15 @@
 """Bilinear warp of a feature map by a flow field (equations 10-13)."""
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from frfsr.kernels._dispatch import use_reference, use_triton
+
 
 def _sampling_grid(flow: Tensor, height: int, width: int) -> Tensor:
-    """Positions (x, y) + flow in the units of ``grid_sample(align_corners=False)``, which unlike its sibling allows one-pixel sides."""
+    """Positions plus flow in the units of ``grid_sample(align_corners=False)``, which allows sides of one pixel."""
     y = torch.arange(flow.shape[1], dtype=flow.dtype, device=flow.device)
     x = torch.arange(flow.shape[2], dtype=flow.dtype, device=flow.device)
     position = flow + torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
@@ -14,40 +17,94 @@ def _sampling_grid(flow: Tensor, height: int, width: int) -> Tensor:
 
 
 def flow_warp_reference(feature: Tensor, flow: Tensor) -> Tensor:
-    """The warp as everyone writes it; the yardstick of the tests. Shapes as in :func:`flow_warp`."""
+    """The warp as everyone writes it, the yardstick of the tests. Arguments as in :func:`flow_warp`."""
     grid = _sampling_grid(flow, *feature.shape[-2:])
     warped = F.grid_sample(feature.to(flow.dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return warped.to(feature.dtype)
 
 
+def flow_warp_reference_backward(grad: Tensor, feature: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of :func:`flow_warp_reference` by feature and flow."""
+    height, width = feature.shape[-2:]
+    grad_feature, grad_grid = torch.ops.aten.grid_sampler_2d_backward(
+        grad.to(flow.dtype), feature.to(flow.dtype), _sampling_grid(flow, height, width), 0, 0, False, [True, True]
+    )
+    return grad_feature.to(feature.dtype), grad_grid * (2 / flow.new_tensor([width, height]))
+
+
+def memory_format(feature: Tensor) -> torch.memory_format:
+    """Channels-last for a feature map that is stored so, contiguous otherwise."""
+    channels_last = feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _empty_warped(feature: Tensor, flow: Tensor) -> Tensor:
+    shape = (feature.shape[0], feature.shape[1], flow.shape[1], flow.shape[2])
+    return torch.empty(shape, dtype=feature.dtype, device=feature.device, memory_format=memory_format(feature))
+
+
+def _pixel_rows(flow: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Index of each position's pixel in a flattened image (0 if outside) and whether it is inside; for whole flows."""
+    y = torch.arange(flow.shape[1], dtype=flow.dtype, device=flow.device)
+    x = torch.arange(flow.shape[2], dtype=flow.dtype, device=flow.device)
+    column, row = flow[..., 0] + x, flow[..., 1] + y[:, None]
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    return (row * width + column).masked_fill(~inside, 0).long().flatten(1), inside.flatten(1)
+
+
+def _gather(feature: Tensor, flow: Tensor) -> Tensor:
+    """The warp by a flow of whole numbers, which copies pixels."""
+    out = _empty_warped(feature, flow)
+    for source, target, index, inside in zip(feature, out, *_pixel_rows(flow, *feature.shape[-2:]), strict=True):
+        pixels = rearrange(source, "c h w -> (h w) c")[index].mul_(inside[:, None])
+        target.copy_(rearrange(pixels, "(h w) c -> c h w", h=flow.shape[1]))
+    return out
+
+
+def _scatter(grad: Tensor, feature: Tensor, flow: Tensor) -> Tensor:
+    """The gradient of :func:`_gather` by the feature."""
+    out = torch.zeros_like(feature, dtype=flow.dtype, memory_format=torch.channels_last)
+    for source, target, index, inside in zip(grad, out, *_pixel_rows(flow, *feature.shape[-2:]), strict=True):
+        pixels = rearrange(source, "c h w -> (h w) c").to(flow.dtype) * inside[:, None]
+        rearrange(target, "c h w -> (h w) c").index_add_(0, index, pixels)
+    return out.to(feature.dtype)
+
+
 @torch.library.custom_op("frfsr::flow_warp", mutates_args=())
 def _flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
-    return flow_warp_reference(feature, flow)
+    if use_triton(feature):
+        from frfsr.kernels._warp_triton import flow_warp_triton
+
+        return flow_warp_triton(feature, flow, _empty_warped(feature, flow))
+    if not use_reference() and not flow.is_cuda and torch.equal(flow, flow.round()):
+        return _gather(feature, flow)
+    return flow_warp_reference(feature, flow).contiguous(memory_format=memory_format(feature))
 
 
 @_flow_warp.register_fake
 def _(feature: Tensor, flow: Tensor) -> Tensor:
-    return feature.new_empty(feature.shape[0], feature.shape[1], flow.shape[1], flow.shape[2])
+    return _empty_warped(feature, flow)
 
 
 @torch.library.custom_op("frfsr::flow_warp_backward", mutates_args=())
-def _flow_warp_backward(
-    grad: Tensor, feature: Tensor, flow: Tensor, needs_feature: bool, needs_flow: bool
-) -> tuple[Tensor, Tensor]:
-    height, width = feature.shape[-2:]
-    grid = _sampling_grid(flow, height, width)
-    grad_feature, grad_grid = torch.ops.aten.grid_sampler_2d_backward(
-        grad.to(flow.dtype), feature.to(flow.dtype), grid, 0, 0, False, [needs_feature, True]
-    )
-    grad_feature = grad_feature.to(feature.dtype) if needs_feature else feature.new_empty(0)
-    grad_flow = grad_grid * (2 / flow.new_tensor([width, height])) if needs_flow else flow.new_empty(0)
-    return grad_feature, grad_flow
+def _flow_warp_backward(grad: Tensor, feature: Tensor, flow: Tensor, needs_flow: bool) -> tuple[Tensor, Tensor]:
+    if use_triton(feature):
+        from frfsr.kernels._warp_triton import flow_warp_backward_triton
+
+        return flow_warp_backward_triton(grad, feature, flow, needs_flow)
+    if not use_reference() and not needs_flow and not flow.is_cuda and torch.equal(flow, flow.round()):
+        return _scatter(grad, feature, flow).contiguous(memory_format=memory_format(feature)), flow.new_empty(0)
+    grad_feature, grad_flow = flow_warp_reference_backward(grad, feature, flow)
+    grad_feature = grad_feature.contiguous(memory_format=memory_format(feature))
+    return grad_feature, grad_flow if needs_flow else flow.new_empty(0)
 
 
 @_flow_warp_backward.register_fake
-def _(grad: Tensor, feature: Tensor, flow: Tensor, needs_feature: bool, needs_flow: bool) -> tuple[Tensor, Tensor]:
-    grad_feature = feature.new_empty(feature.shape if needs_feature else (0,))
-    return grad_feature, flow.new_empty(flow.shape if needs_flow else (0,))
+def _(grad: Tensor, feature: Tensor, flow: Tensor, needs_flow: bool) -> tuple[Tensor, Tensor]:
+    grad_feature = torch.empty_like(feature, memory_format=memory_format(feature))
+    return grad_feature, torch.empty_like(
+        flow, memory_format=torch.contiguous_format
+    ) if needs_flow else flow.new_empty(0)
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -56,7 +113,7 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
     needs_feature, needs_flow = ctx.needs_input_grad
-    grad_feature, grad_flow = _flow_warp_backward(grad, *ctx.saved_tensors, needs_feature, needs_flow)
+    grad_feature, grad_flow = _flow_warp_backward(grad, *ctx.saved_tensors, needs_flow)
     return grad_feature if needs_feature else None, grad_flow if needs_flow else None
 
 
@@ -66,20 +123,24 @@ _flow_warp.register_autograd(_backward, setup_context=_setup_context)
 def flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
     """Sample ``feature`` at every output pixel's own position plus its flow, bilinearly, with zeros outside.
 
-    | argument | shape        | meaning                                                              |
-    |----------|--------------|----------------------------------------------------------------------|
-    | feature  | (B, C, h, w) | floating point                                                       |
-    | flow     | (B, H, W, 2) | displacements (x, y) in pixels of ``feature``; any finite value      |
-    | returns  | (B, C, H, W) | the dtype of ``feature``                                             |
+    | argument | shape        | meaning                                                                     |
+    |----------|--------------|-----------------------------------------------------------------------------|
+    | feature  | (B, C, h, w) | floating point; contiguous or channels-last, and so will the result be      |
+    | flow     | (B, H, W, 2) | displacements (x, y) in pixels of ``feature``, finite, of any magnitude     |
+    | returns  | (B, C, H, W) | in the dtype of ``feature``, interpolated in the precision of the flow      |
 
-    Pixel centres have whole-number coordinates (``align_corners=True`` in ``grid_sample``'s words), so that a flow of whole
-    numbers copies pixels. Differentiable in both arguments. Half-precision flow is widened to float32, because a half number
-    cannot address the pixels of a large image.
+    Pixel centres have whole-number coordinates (``align_corners=True`` in ``grid_sample``'s words), so that a flow of
+    whole numbers copies pixels. Differentiable in both arguments; at a whole coordinate, a kink of the interpolation, the
+    derivative by the flow is a one-sided one. Half-precision flow is widened to float32: a half number cannot address the
+    pixels of a large image. On a GPU the gradient by the feature is summed with atomics: its last bits vary between runs.
 
     Raises ``ValueError`` if the shapes do not fit each other.
     """
     if feature.ndim != 4 or flow.ndim != 4 or flow.shape[-1] != 2 or feature.shape[0] != flow.shape[0]:
         raise ValueError(
-            f"flow_warp needs feature (B, C, h, w) and flow (B, H, W, 2), not {tuple(feature.shape)} and {tuple(flow.shape)}"
+            "flow_warp needs feature (B, C, h, w) and flow (B, H, W, 2), "
+            f"not {tuple(feature.shape)} and {tuple(flow.shape)}"
         )
-    return _flow_warp(feature, flow if flow.dtype == torch.float64 else flow.float())
+    if feature.dtype == torch.float64:
+        return _flow_warp(feature, flow.double())
+    return _flow_warp(feature, flow.float())
