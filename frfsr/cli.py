@@ -137,9 +137,9 @@ def run_data_check(options: argparse.Namespace) -> int:
 
 
 def run_convert(options: argparse.Namespace) -> int:
-    from frfsr.convert import convert
+    from frfsr.convert import convert_files
 
-    convert(options.checkpoint, options.output, options.arch)
+    convert_files(options.checkpoint, options.output, options.arch)
     return 0
 
 
