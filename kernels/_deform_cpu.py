@@ -1,10 +1,4 @@
-"""deform_conv on the CPU: every bilinear sample is a weighted bag of four pixels, in blocks of rows.
-
-With the image as a table (pixels, channels of a group), a sample is a weighted sum of four of its rows. That is what
-``embedding_bag`` computes, vectorised over channels and parallel over bags, several times faster than torchvision's
-im2col and than ``grid_sample``. Ordered [pixel, group, tap, channel] its output is the column matrix, so that one
-matrix product follows. The table's gradient is a product with the transposed sparse matrix of the weights.
-"""
+"""The CPU path of :mod:`frfsr.kernels.deform`: the vectorised ``grid_sample`` and one matrix product per block."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,161 +8,116 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
+from frfsr.kernels._dispatch import accumulator_dtype, memory_format
+
 TAPS = 9
-# Columns of one block of rows (fp32: 16 MiB) exist at a time.
-_BLOCK_ELEMENTS = 1 << 22
+_BLOCK_ELEMENTS = 1 << 20  # columns of a block (fp32: 4 MiB), few enough to stay in the cache
 
 
-class _Bags(NamedTuple):
-    """The four pixels of every sample, N samples ordered [pixel, group, tap].
+class _Block(NamedTuple):
+    """Some output rows: positions (G, 9*h, w, 2), samples (G, C/G, 9, h, w) and masks (G, 1, 9, h, w)."""
 
-    index: (N, 4) int64, rows of the table; y, x: (N, 2), the factors of the bilinear weight at the upper and lower, the
-    left and right pixel, zero outside the image; slope_y, slope_x: (N, 2), their derivatives by the position; mask:
-    (N,).
-    """
-
-    index: Tensor
-    y: Tensor
-    x: Tensor
-    slope_y: Tensor
-    slope_x: Tensor
+    rows: slice
+    grid: Tensor
+    samples: Tensor
     mask: Tensor
 
-    def bilinear(self) -> Tensor:
-        return _corners(self.y, self.x)
-
-    def weights(self) -> Tensor:
-        return self.bilinear() * self.mask[:, None]
+    def columns(self) -> Tensor:
+        """Masked samples (C*9, h*w), taking the place of the samples."""
+        return rearrange(self.samples.mul_(self.mask), "g c k h w -> (g c k) (h w)")
 
 
-def _corners(y: Tensor, x: Tensor) -> Tensor:
-    return rearrange(y[:, :, None] * x[:, None], "n y x -> n (y x)")
+def _power_of_two_canvas(image: Tensor, groups: int) -> Tensor:
+    """(C, Hk, Wk) -> (G, C/G, 2^m, 2^n), zeros outside.
+
+    With such sizes the normalisation of ``grid_sample`` only scales by powers of two: whole-pixel positions stay exact,
+    and with them the side on which the gradient of the bilinear interpolation is taken.
+    """
+    height, width = (1 << (size - 1).bit_length() for size in image.shape[-2:])
+    canvas = F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))
+    return rearrange(canvas, "(g c) h w -> g c h w", g=groups)
 
 
-def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions (N,) -> the two pixels around (N, 2), clamped, their linear weights and the weights' derivatives."""
-    first = position.floor()
-    pixels = torch.stack([first, first + 1], -1)
-    inside = ((pixels >= 0) & (pixels < size)).to(position.dtype)
-    after = position - first
-    slope = torch.tensor([-1, 1], dtype=position.dtype)
-    return pixels.clamp(0, size - 1).long(), torch.stack([1 - after, after], -1) * inside, slope * inside
+def _sampling_grid(canvas: Tensor, offset: Tensor, flow: Tensor | None, scale: int, top: int) -> Tensor:
+    """Normalised sampling positions of the rows from ``top``: (G, 9, 2, h, w) offsets -> (G, 9*h, w, 2) as (x, y).
+
+    ``flow``: (9, 2, h/scale, w/scale) pre-offsets of these rows, in coarse pixels.
+    """
+    groups, _, _, height, width = offset.shape
+    grid = canvas.new_empty(groups, 2, TAPS, height, width)
+    pixels = (torch.arange(top, top + height, dtype=canvas.dtype)[:, None], torch.arange(width, dtype=canvas.dtype))
+    taps = (torch.arange(TAPS) // 3 - 1, torch.arange(TAPS) % 3 - 1)
+    for axis, size in enumerate(canvas.shape[-2:]):
+        position = pixels[axis] + rearrange(taps[axis], "k -> k 1 1")
+        if flow is not None:
+            position = position + repeat(flow[:, axis] * scale, "k h w -> k (h s) (w t)", s=scale, t=scale)
+        torch.add((2 * position + 1) / size - 1, offset[:, :, axis], alpha=2 / size, out=grid[:, 1 - axis])
+    return rearrange(grid, "g d k h w -> g (k h) w d")
 
 
-def _bags(offset: Tensor, mask: Tensor, flow: Tensor | None, scale: int, rows: slice, size: tuple[int, int]) -> _Bags:
-    """Bags of the output rows ``rows``. offset (G*18, H, W), mask (G*9, H, W); flow (9, 2, h, w); size of the image."""
-    width = offset.shape[-1]
-    groups = mask.shape[0] // TAPS
-    dtype = offset.dtype if offset.dtype == torch.float64 else torch.float32
-    position = rearrange(offset[:, rows], "(g k d) h w -> h w g k d", g=groups, d=2).to(dtype)
-    tap = torch.arange(TAPS)
-    position = position + torch.stack([tap // 3 - 1, tap % 3 - 1], -1)
-    y, x = torch.meshgrid(torch.arange(rows.start, rows.stop), torch.arange(width), indexing="ij")
-    position = position + rearrange(torch.stack([y, x], -1), "h w d -> h w 1 1 d")
-    if flow is not None:
-        coarse = flow[:, :, rows.start // scale : rows.stop // scale].to(dtype) * scale
-        position = position + repeat(coarse, "k d h w -> (h s) (w t) 1 k d", s=scale, t=scale)
-    row, y, slope_y = _neighbours(position[..., 0].flatten(), size[0])
-    column, x, slope_x = _neighbours(position[..., 1].flatten(), size[1])
-    # The tables of the groups lie one behind the other.
-    table = repeat(
-        torch.arange(groups) * (size[0] * size[1]), "g -> (p g k) 1 1", p=len(row) // (groups * TAPS), k=TAPS
-    )
-    index = rearrange(table + row[:, :, None] * size[1] + column[:, None], "n y x -> n (y x)")
-    flat_mask = rearrange(mask[:, rows].to(dtype), "(g k) h w -> (h w g k)", g=groups)
-    return _Bags(index, y, x, slope_y, slope_x, flat_mask)
-
-
-def _table(image: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
-    return rearrange(image, "(g c) h w -> (g h w) c", g=groups).to(dtype)
-
-
-def _kernel(weight: Tensor, groups: int, dtype: torch.dtype) -> Tensor:
-    return rearrange(weight, "o (g c) i j -> o (g i j c)", g=groups).to(dtype)
-
-
-def _row_blocks(columns_per_row: int, height: int, scale: int) -> Iterator[slice]:
-    """Slices of whole coarse rows, as many as the size of a block allows."""
-    step = max(1, _BLOCK_ELEMENTS // (columns_per_row * scale)) * scale
-    return (slice(top, min(top + step, height)) for top in range(0, height, step))
+def _blocks(canvas: Tensor, offset: Tensor, mask: Tensor, flow: Tensor | None, scale: int) -> Iterator[_Block]:
+    """The image in blocks of whole coarse rows. offset (G*18, H, W), mask (G*9, H, W), flow (9, 2, h, w) or None."""
+    groups, channels = canvas.shape[:2]
+    height, width = offset.shape[-2:]
+    # The backward pass clears a canvas per block: few blocks where the image is large.
+    elements = max(_BLOCK_ELEMENTS, canvas.numel())
+    step = max(1, elements // (groups * channels * TAPS * width * scale)) * scale
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        part = rearrange(offset[:, rows].to(canvas.dtype), "(g k d) h w -> g k d h w", g=groups, d=2)
+        flow_part = None if flow is None else flow[:, :, rows.start // scale : rows.stop // scale]
+        grid = _sampling_grid(canvas, part, flow_part, scale, top)
+        samples = rearrange(F.grid_sample(canvas, grid, align_corners=False), "g c (k h) w -> g c k h w", k=TAPS)
+        yield _Block(rows, grid, samples, rearrange(mask[:, rows].to(canvas.dtype), "(g k) h w -> g 1 k h w", g=groups))
 
 
 def deform_conv_cpu(
     x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, flow: Tensor | None, scale: int
 ) -> Tensor:
-    """Forward pass; ``flow`` (B, 9, 2, h, w) holds each tap's pre-offset (y, x) in coarse pixels."""
-    groups = mask.shape[1] // TAPS
-    channels, (height, width) = x.shape[1], offset.shape[-2:]
-    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-    kernel = _kernel(weight, groups, x.dtype)
-    shape = (x.shape[0], weight.shape[0], height, width)
-    out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-    for b, image in enumerate(x):
-        table = _table(image, groups, dtype)
-        for rows in _row_blocks(channels * TAPS * width, height, scale):
-            bags = _bags(offset[b], mask[b], None if flow is None else flow[b], scale, rows, image.shape[-2:])
-            samples = F.embedding_bag(bags.index, table, mode="sum", per_sample_weights=bags.weights())
-            columns = samples.view(-1, kernel.shape[1]).to(x.dtype)
-            product = F.linear(columns, kernel, None if bias is None else bias.to(x.dtype))
-            out[b, :, rows] = rearrange(product, "(h w) o -> o h w", w=width)
-    return out
+    """Forward pass. ``flow``: (B, 9, 2, h, w) flow of each tap as (y, x) in coarse pixels, or None."""
+    kernel = weight.to(x.dtype).flatten(1)
+    shape = (x.shape[0], weight.shape[0], *offset.shape[-2:])
+    out = torch.empty(shape, dtype=x.dtype, memory_format=memory_format(x))
+    for b in range(x.shape[0]):
+        canvas = _power_of_two_canvas(x[b].to(accumulator_dtype(x)), mask.shape[1] // TAPS)
+        for block in _blocks(canvas, offset[b], mask[b], None if flow is None else flow[b], scale):
+            product = kernel @ block.columns().to(x.dtype)
+            out[b, :, block.rows] = rearrange(product, "o (h w) -> o h w", w=shape[-1])
+    return out if bias is None else out.add_(rearrange(bias.to(x.dtype), "o -> o 1 1"))
 
 
 def deform_conv_backward_cpu(
-    grad: Tensor,
-    x: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    weight: Tensor,
-    flow: Tensor | None,
-    scale: int,
+    grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, flow: Tensor | None, scale: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, offset, mask and weight, in the blocks of the forward pass; the samples are taken again."""
-    groups = mask.shape[1] // TAPS
-    channels, (height, width) = x.shape[1], offset.shape[-2:]
-    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-    kernel = _kernel(weight, groups, dtype)
-    grad_x, grad_offset, grad_mask = (torch.empty_like(tensor) for tensor in (x, offset, mask))
+    """Gradients of x, offset, mask and weight. The samples are taken again instead of kept from the forward pass."""
+    kernel = weight.to(accumulator_dtype(x)).flatten(1)
+    grad_x, grad_offset, grad_mask, grad_weight = (
+        torch.empty_like(tensor, memory_format=memory_format(tensor)) for tensor in (x, offset, mask, weight)
+    )
     grad_kernel = torch.zeros_like(kernel)
-    for b, image in enumerate(x):
-        table = _table(image, groups, dtype)
-        grad_table = torch.zeros_like(table)
-        for rows in _row_blocks(channels * TAPS * width, height, scale):
-            bags = _bags(offset[b], mask[b], None if flow is None else flow[b], scale, rows, image.shape[-2:])
-            weights = bags.weights()
-            samples = F.embedding_bag(bags.index, table, mode="sum", per_sample_weights=weights)
-            grad_rows = rearrange(grad[b, :, rows], "o h w -> (h w) o").to(dtype)
-            grad_kernel.addmm_(grad_rows.t(), samples.view(-1, kernel.shape[1]))
-            grad_samples = (grad_rows @ kernel).view_as(samples)
-            grad_weights = _weight_gradients(grad_samples, table, bags.index)
-            grad_table += _scatter(bags.index, weights, grad_samples, len(table))
-            by_y = (grad_weights * _corners(bags.slope_y, bags.x)).sum(1) * bags.mask
-            by_x = (grad_weights * _corners(bags.y, bags.slope_x)).sum(1) * bags.mask
-            by_mask = (grad_weights * bags.bilinear()).sum(1)
-            grad_offset[b, :, rows] = rearrange(
-                torch.stack([by_y, by_x], -1), "(h w gk) d -> (gk d) h w", w=width, gk=groups * TAPS
+    for b in range(x.shape[0]):
+        canvas = _power_of_two_canvas(x[b].to(kernel.dtype), mask.shape[1] // TAPS)
+        grad_canvas = torch.zeros_like(canvas)
+        to_pixels = torch.tensor([2 / size for size in canvas.shape[-2:]], dtype=canvas.dtype)
+        for block in _blocks(canvas, offset[b], mask[b], None if flow is None else flow[b], scale):
+            grad_rows = rearrange(grad[b, :, block.rows].to(kernel.dtype), "o h w -> o (h w)")
+            grad_samples = (kernel.t() @ grad_rows).view_as(block.samples)
+            mask_part = (grad_samples * block.samples).sum(1)
+            grad_mask[b, :, block.rows] = rearrange(mask_part, "g k h w -> (g k) h w")
+            grad_kernel.addmm_(grad_rows, block.columns().t())
+            canvas_part, grid_part = torch.ops.aten.grid_sampler_2d_backward(
+                rearrange(grad_samples.mul_(block.mask), "g c k h w -> g c (k h) w"),
+                canvas,
+                block.grid,
+                interpolation_mode=0,  # bilinear
+                padding_mode=0,  # zeros
+                align_corners=False,
+                output_mask=[True, True],
             )
-            grad_mask[b, :, rows] = rearrange(by_mask, "(h w gk) -> gk h w", w=width, gk=groups * TAPS)
-        grad_x[b] = rearrange(grad_table, "(g h w) c -> (g c) h w", g=groups, w=image.shape[-1])
-    grad_weight = rearrange(grad_kernel, "o (g i j c) -> o (g c) i j", g=groups, i=3, j=3)
-    return grad_x, grad_offset, grad_mask, grad_weight.to(weight.dtype).contiguous()
-
-
-def _weight_gradients(grad_samples: Tensor, table: Tensor, index: Tensor) -> Tensor:
-    """(N, 4): inner products of every sample's gradient with its four pixels."""
-    sample = repeat(torch.arange(len(index)), "n -> (n corner)", corner=4)
-    bag_starts = torch.arange(0, index.numel(), 4)
-    # The operator behind embedding_bag's own backward pass: there is no autograd inside a custom operator.
-    products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        grad_samples, table, index.flatten(), bag_starts, sample, 0
-    )
-    return products.view_as(index)
-
-
-def _scatter(index: Tensor, weights: Tensor, grad_samples: Tensor, size: int) -> Tensor:
-    """(size, C): every sample's gradient, weighted, added to its four pixels."""
-    sample = repeat(torch.arange(len(index)), "n -> (n corner)", corner=4)
-    transposed = torch.sparse_coo_tensor(
-        torch.stack([index.flatten(), sample]), weights.flatten(), (size, len(index)), check_invariants=False
-    )
-    return torch.sparse.mm(transposed, grad_samples)
+            grad_canvas += canvas_part
+            grid_part = grid_part.flip(-1).mul_(to_pixels)
+            grad_offset[b, :, block.rows] = rearrange(grid_part, "g (k h) w d -> (g k d) h w", k=TAPS)
+        height, width = x.shape[-2:]
+        grad_x[b] = rearrange(grad_canvas[..., :height, :width], "g c h w -> (g c) h w")
+    grad_weight.copy_(grad_kernel.view_as(weight))
+    return grad_x, grad_offset, grad_mask, grad_weight
