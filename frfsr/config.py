@@ -60,6 +60,8 @@ class FRFSRConfig:
     dynamic_blocks: Scales = (2, 2, 2)  # residual blocks of two decoupled dynamic filters
     blocks: Scales = (16, 16, 16)  # residual blocks with ESA
     filter_norm: bool = True  # FN of figure 5; the published code leaves it out
+    dynamic_skip: bool = False  # F_LR is added after the dynamic blocks too, not only after the DRB (published)
+    head_activation: bool = False  # LeakyReLU after the U-Net's first convolution; neither paper nor published code
     score_input: bool = (
         False  # TAAM also sees the matching score of eq. 6, so that it can distrust a match (not in the paper)
     )
@@ -92,7 +94,12 @@ class FRFSRConfig:
     def published(cls, **changes: Any) -> "FRFSRConfig":
         """Every switch as in the authors' published code, so that its weights load and its outputs are reproduced."""
         switches = dict(
-            shared_encoder=False, match_padding="valid", fusion="separate", filter_norm=False, base="bilinear"
+            shared_encoder=False,
+            match_padding="valid",
+            fusion="separate",
+            filter_norm=False,
+            dynamic_skip=True,
+            base="bilinear",
         )
         return cls(**(switches | changes))
 
@@ -110,6 +117,7 @@ class FRFSRConfig:
             dynamic_blocks=(0, 1, 1),
             blocks=(1, 2, 3),
             score_input=True,
+            head_activation=True,
             base="sife",
         )
         return cls(**(sizes | changes))
@@ -209,13 +217,18 @@ class MatchingConfig:
 
 def from_mapping(config_class: type, values: dict[str, Any]):
     """Build a config dataclass; a key that it lacks is an error which names the nearest one that it has."""
+    require_known(config_class, values)
+    return config_class(**values)
+
+
+def require_known(config_class: type, values: dict[str, Any]) -> None:
+    """Raise UserError for a key that is no field of the dataclass, with the nearest one that is."""
     known = [f.name for f in fields(config_class)]
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
             raise UserError(f"unknown key {key!r} in the configuration; {hint}")
-    return config_class(**values)
 
 
 def model_config(values: dict[str, Any]) -> FRFSRConfig:
@@ -224,5 +237,5 @@ def model_config(values: dict[str, Any]) -> FRFSRConfig:
     preset = changes.pop("preset", "paper")
     if preset not in ("paper", "published", "tiny"):
         raise UserError(f"unknown preset {preset!r}: use paper, published or tiny.")
-    from_mapping(FRFSRConfig, changes)
+    require_known(FRFSRConfig, changes)
     return getattr(FRFSRConfig, preset)(**changes)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -105,8 +106,8 @@ def test_two_processes_train_as_one(pairs, tmp_path):
     run(pairs, tmp_path / "one", *settings)
     run(pairs, tmp_path / "two", *settings, processes=2)
     one, two = (load_file(tmp_path / name / "weights" / "model.safetensors") for name in ("one", "two"))
-    initial_to_final = max((one[name] - two[name]).abs().max() for name in one)
-    assert initial_to_final < 2e-5
+    difference = max((one[name] - two[name]).abs().max() for name in one)
+    assert difference < 2e-5
 
 
 def test_a_run_folder_says_how_to_repeat_it(pairs, tmp_path):
@@ -118,7 +119,7 @@ def test_a_run_folder_says_how_to_repeat_it(pairs, tmp_path):
     assert any("psnr" in line for line in lines)
     started = json.loads((tmp_path / "run" / "environment.jsonl").read_text())
     assert started["processes"] == 1
-    assert started["torch"] == torch.__version__
+    assert started["torch"] == version("torch")
 
 
 def test_other_settings_do_not_continue_a_run(pairs, tmp_path, capsys):
