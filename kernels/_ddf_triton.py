@@ -7,10 +7,19 @@ from torch import Tensor
 
 from frfsr.kernels._dispatch import memory_format
 
-CHANNELS_LAST_BLOCK = (64, 32)  # (channels, pixels): rows of channels are what lies together in memory
+# (channels, pixels) of a program, long in the direction in which memory runs.
+CHANNELS_LAST_BLOCK = (64, 16)
 CONTIGUOUS_BLOCK = (4, 256)
-CHANNELS_LAST_GRADIENT_BLOCK = (16, 64)  # these tiles have a third axis, the taps
-CONTIGUOUS_GRADIENT_BLOCK = (8, 128)
+CHANNELS_LAST_GRADIENT_BLOCK = (16, 32)  # these tiles have a third axis, the taps
+CONTIGUOUS_GRADIENT_BLOCK = (4, 128)
+
+
+@triton.jit
+def _slot(pixel, c, pixels, channels, CHANNELS_LAST: tl.constexpr):
+    """Offset of (pixel, channel) within an image; images may exceed 2^31 elements, though not pixels."""
+    if CHANNELS_LAST:
+        return pixel.to(tl.int64) * channels + c
+    return c.to(tl.int64) * pixels + pixel
 
 
 @triton.jit
@@ -29,7 +38,7 @@ def _tap_statistics(spatial, pixel, inside, pixels, TAPS: tl.constexpr):
 
 @triton.jit
 def filter_kernel(
-    x,  # (B, C, H, W), strides below
+    x,  # (B, C, H, W), contiguous or channels-last
     channel,  # (B, C, k*k)
     spatial,  # (B, k*k, H*W)
     scale,  # (k*k,) of the filter normalisation, read only with NORMALISE
@@ -38,9 +47,8 @@ def filter_kernel(
     channels,
     height,
     width,
-    stride_channel,
-    stride_pixel,
     SIDE: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
     TRANSPOSED: tl.constexpr,
     NORMALISE: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -52,13 +60,13 @@ def filter_kernel(
     """
     TAPS: tl.constexpr = SIDE * SIDE
     batch = tl.program_id(2).to(tl.int64)
-    pixels = height.to(tl.int64) * width
+    pixels = height * width
     x += batch * channels * pixels
     out += batch * channels * pixels
     channel += batch * channels * TAPS
     spatial += batch * TAPS * pixels
 
-    pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     row = pixel // width
     column = pixel % width
@@ -76,7 +84,7 @@ def filter_kernel(
         valid = inside & (row + down >= 0) & (row + down < height) & (column + right >= 0) & (column + right < width)
         neighbour = pixel + down * width + right
         values = tl.load(
-            x + neighbour[:, None] * stride_pixel + c[None, :] * stride_channel,
+            x + _slot(neighbour[:, None], c[None, :], pixels, channels, CHANNELS_LAST),
             mask=valid[:, None] & (c < channels)[None, :],
             other=0.0,
         )
@@ -88,7 +96,7 @@ def filter_kernel(
         channel_filter = tl.load(channel + c * TAPS + k, mask=c < channels, other=0.0).to(tl.float32)
         total += values.to(tl.float32) * pixel_filter[:, None] * channel_filter[None, :]
     tl.store(
-        out + pixel[:, None] * stride_pixel + c[None, :] * stride_channel,
+        out + _slot(pixel[:, None], c[None, :], pixels, channels, CHANNELS_LAST),
         total.to(out.dtype.element_ty),
         mask=inside[:, None] & (c < channels)[None, :],
     )
@@ -96,7 +104,7 @@ def filter_kernel(
 
 @triton.jit
 def filter_gradient_kernel(
-    grad,  # (B, C, H, W), strides below
+    grad,  # (B, C, H, W), contiguous or channels-last
     x,  # like grad
     channel,  # (B, C, k*k)
     spatial,  # (B, k*k, H*W)
@@ -105,9 +113,8 @@ def filter_gradient_kernel(
     channels,
     height,
     width,
-    stride_channel,
-    stride_pixel,
     SIDE: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
     PADDED_TAPS: tl.constexpr,  # power of two
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -115,7 +122,7 @@ def filter_gradient_kernel(
     """Gradients of both filters for one block of pixels, looping over the channels: every sum has one owner."""
     TAPS: tl.constexpr = SIDE * SIDE
     batch = tl.program_id(1).to(tl.int64)
-    pixels = height.to(tl.int64) * width
+    pixels = height * width
     x += batch * channels * pixels
     grad += batch * channels * pixels
     channel += batch * channels * TAPS
@@ -126,7 +133,7 @@ def filter_gradient_kernel(
     tap = tl.arange(0, PADDED_TAPS)
     down = tap // SIDE - SIDE // 2
     right = tap % SIDE - SIDE // 2
-    pixel = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     row = (pixel // width)[None, :] + down[:, None]
     column = (pixel % width)[None, :] + right[:, None]
     real = (tap < TAPS)[:, None] & (pixel < pixels)[None, :]
@@ -138,12 +145,12 @@ def filter_gradient_kernel(
     for start in range(0, channels, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
         values = tl.load(
-            x + neighbour[:, :, None] * stride_pixel + c[None, None, :] * stride_channel,
+            x + _slot(neighbour[:, :, None], c[None, None, :], pixels, channels, CHANNELS_LAST),
             mask=valid[:, :, None] & (c < channels)[None, None, :],
             other=0.0,
         )
         gradient = tl.load(
-            grad + pixel[:, None] * stride_pixel + c[None, :] * stride_channel,
+            grad + _slot(pixel[:, None], c[None, :], pixels, channels, CHANNELS_LAST),
             mask=(pixel < pixels)[:, None] & (c < channels)[None, :],
             other=0.0,
         )
@@ -170,10 +177,12 @@ def filter_pixels(
     transposed: bool = False,
 ) -> Tensor:
     """Launch :func:`filter_kernel`; ``scale`` and ``shift`` (k*k,) normalise the spatial filter on the way."""
-    x = x.contiguous(memory_format=memory_format(x))
+    layout = memory_format(x)
+    channels_last = layout == torch.channels_last
+    x = x.contiguous(memory_format=layout)
     batch, channels, height, width = x.shape
     out = torch.empty_like(x)
-    block_c, block_p = CHANNELS_LAST_BLOCK if x.stride(1) == 1 else CONTIGUOUS_BLOCK
+    block_c, block_p = CHANNELS_LAST_BLOCK if channels_last else CONTIGUOUS_BLOCK
     grid = (triton.cdiv(height * width, block_p), triton.cdiv(channels, block_c), batch)
     normalise = scale is not None
     filter_kernel[grid](
@@ -186,9 +195,8 @@ def filter_pixels(
         channels,
         height,
         width,
-        x.stride(1),
-        x.stride(3),
         SIDE=channel.shape[-1],
+        CHANNELS_LAST=channels_last,
         TRANSPOSED=transposed,
         NORMALISE=normalise,
         BLOCK_C=block_c,
@@ -200,10 +208,11 @@ def filter_pixels(
 def filter_gradients(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) -> tuple[Tensor, Tensor]:
     """Launch :func:`filter_gradient_kernel`: gradients of ``channel`` and ``spatial``."""
     layout = memory_format(x)
+    channels_last = layout == torch.channels_last
     x, grad = x.contiguous(memory_format=layout), grad.contiguous(memory_format=layout)
     batch, channels, height, width = x.shape
     taps = channel.shape[-1] ** 2
-    block_c, block_p = CHANNELS_LAST_GRADIENT_BLOCK if x.stride(1) == 1 else CONTIGUOUS_GRADIENT_BLOCK
+    block_c, block_p = CHANNELS_LAST_GRADIENT_BLOCK if channels_last else CONTIGUOUS_GRADIENT_BLOCK
     blocks = triton.cdiv(height * width, block_p)
     grad_channel = torch.empty(batch, blocks, channels, taps, dtype=torch.float32, device=x.device)
     grad_spatial = torch.empty_like(spatial, memory_format=torch.contiguous_format)
@@ -217,9 +226,8 @@ def filter_gradients(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) 
         channels,
         height,
         width,
-        x.stride(1),
-        x.stride(3),
         SIDE=channel.shape[-1],
+        CHANNELS_LAST=channels_last,
         PADDED_TAPS=triton.next_power_of_2(taps),
         BLOCK_C=block_c,
         BLOCK_P=block_p,
