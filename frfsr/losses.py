@@ -1,14 +1,54 @@
-"""Losses of the matching network: contrastive (teacher) and distillation (student), as in C2-Matching."""
+"""Losses: perceptual (eq. 27) for images; contrastive (teacher) and distillation (student) for the matching network.
 
-from typing import NamedTuple
+Reconstruction (eq. 26) is PyTorch's l1_loss; the adversarial losses are in frfsr/critic.py.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models.vgg import cfgs, make_layers
+
+from frfsr.features import IMAGENET_MEAN, IMAGENET_STD
 
 BORDER = 10  # pixels: correspondences that end nearer to the border do not count
 FEWEST = 128  # an item with fewer correspondences does not count
+
+
+class PerceptualLoss(nn.Module):
+    """Eq. 27 as published: Frobenius norm of the difference of VGG's relu5_1 features, over the whole batch at once.
+
+    backbone: vgg19 (the paper's) or vgg16. state: its weights under torchvision's names ("features.0.weight", ...);
+    deeper layers may be there too. RuntimeError if some are missing or of another shape. Takes I_SR and I_HR
+    (B, 3, H, W), RGB in [0, 1], H, W >= 16, and gives a scalar; the gradient goes into I_SR alone.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], backbone: Literal["vgg16", "vgg19"] = "vgg19"):
+        super().__init__()
+        self.features = vgg_features(backbone)
+        self.load_state_dict({name: state[name] for name in self.state_dict() if name in state})
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+
+    def forward(self, result: Tensor, truth: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self.relu5_1(truth)
+        return (self.relu5_1(result) - wanted).norm()
+
+    def relu5_1(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 512, H // 16, W // 16)."""
+        return self.features((image - self.mean) / self.std)
+
+
+def vgg_features(backbone: Literal["vgg16", "vgg19"]) -> nn.Sequential:
+    """The layers of torchvision's VGG from conv1_1 to relu5_1, with random weights."""
+    plan = cfgs[{"vgg16": "D", "vgg19": "E"}[backbone]]
+    fourth_pooling = [place for place, width in enumerate(plan) if width == "M"][3]
+    return make_layers(plan[: fourth_pooling + 2], batch_norm=False)
 
 
 class Matches(NamedTuple):

@@ -1,0 +1,74 @@
+"""The discriminator of the adversarial loss (eq. 28-29), by WGAN's name for it: a critic, whose score has no bounds."""
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+WIDTHS = (32, 64, 128, 256, 512)
+
+
+class Critic(nn.Module):
+    """Image (B, 3, H, W), RGB in [0, 1] -> score (B,), greater for what looks real. H, W >= 32.
+
+    Five blocks conv - LeakyReLU - conv with stride 2 - LeakyReLU, global average pooling and two 1x1 convolutions.
+
+    kind: "wgan": as the mathematics of WGAN-GP asks (eq. 28-29), no bounds and no batch statistics, since the
+        penalty is on the gradient of each image alone; "published": BatchNorm behind every convolution and a final sigmoid, as in
+        the authors' code.
+    """
+
+    def __init__(self, kind: Literal["wgan", "published"] = "wgan", widths: tuple[int, ...] = WIDTHS):
+        super().__init__()
+
+        def norm(channels: int) -> nn.Module:
+            return nn.BatchNorm2d(channels) if kind == "published" else nn.Identity()
+
+        def block(channels: int, out_channels: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Conv2d(channels, out_channels, 3, padding=1),
+                norm(out_channels),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1),
+                norm(out_channels),
+                nn.LeakyReLU(0.2),
+            )
+
+        self.blocks = nn.Sequential(*(block(*channels) for channels in pairwise((3, *widths))))
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(widths[-1], 2 * widths[-1], 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * widths[-1], 1, 1),
+            nn.Sigmoid() if kind == "published" else nn.Identity(),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        # In half precision the gradient of the gradient underflows: mixed precision ends here.
+        with torch.autocast(image.device.type, enabled=False):
+            return self.head(self.blocks(image.to(self.head[1].weight.dtype))).flatten()
+
+
+def critic_loss(critic: nn.Module, truth: Tensor, result: Tensor, mix: Tensor, penalty: float = 10.0) -> Tensor:
+    """Eq. 29, a scalar: D(I_SR) - D(I_HR) + penalty * (||grad D||_2 - 1)^2, means over the batch.
+
+    truth, result: I_HR and I_SR (B, 3, H, W); no gradient goes into them. mix: (B,) uniform in [0, 1], the convex
+    combination of the two where the gradient is taken.
+    """
+    result = result.detach()
+    distance = -critic(truth).mean() + critic(result).mean()
+    return distance + penalty * gradient_penalty(critic, truth, result, mix)
+
+
+def gradient_penalty(critic: nn.Module, truth: Tensor, result: Tensor, mix: Tensor) -> Tensor:
+    """Mean over the images of (||grad D||_2 - 1)^2 at mix * truth + (1 - mix) * result; arguments as `critic_loss`."""
+    mix = mix.view(-1, 1, 1, 1).to(truth)
+    between = (mix * truth + (1 - mix) * result).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def adversarial_loss(critic: nn.Module, result: Tensor) -> Tensor:
+    """Eq. 28, a scalar: -D(I_SR), mean over the batch; the gradient goes into the image (B, 3, H, W)."""
+    return -critic(result).mean()
