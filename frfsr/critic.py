@@ -15,8 +15,8 @@ class Critic(nn.Module):
     Five blocks conv - LeakyReLU - conv with stride 2 - LeakyReLU, global average pooling and two 1x1 convolutions.
 
     kind: "wgan": as the mathematics of WGAN-GP asks (eq. 28-29), no bounds and no batch statistics, since the
-        penalty is on the gradient of each image alone; "published": BatchNorm behind every convolution and a final sigmoid, as in
-        the authors' code.
+        penalty is on the gradient of each image alone; "published": BatchNorm behind every convolution and a final
+        sigmoid, as in the authors' code.
     """
 
     def __init__(self, kind: Literal["wgan", "published"] = "wgan", widths: tuple[int, ...] = WIDTHS):
