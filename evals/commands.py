@@ -10,6 +10,7 @@ EXAMPLES = """examples:
   frfsr eval --data wrsr=data/WR-SR --model frfsr-tiny bicubic --json wrsr.json
   frfsr eval --data cufed5=data/CUFED5 --reference rotated
   frfsr eval tables --models bicubic frfsr-tiny --data data --out results
+  frfsr eval figures --models bicubic frfsr-tiny --data data --out results --benchmark wrsr
 """
 RULES = ["true", "all", "lr", "rotated", "easy", "medium", "hard", "cufedr"]
 TABLES = ["I", "III", "IV", "V", "VI", "shuffles", "paired"]
@@ -46,6 +47,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tables.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, metavar="T", help=", ".join(TABLES))
     tables.add_argument("--ablations", metavar="LABEL=NAME", nargs="+", default=[], help="models of tables VII to IX")
     tables.add_argument("--quoted", action="store_true", help="show the paper's own figures too, marked as quoted")
+
+    figures = add_command(
+        commands, "figures", run_figures, "compared crops, error maps, matches, charts; one HTML report"
+    )
+    add_models_and_data(figures)
+    figures.add_argument("--benchmark", metavar="NAME", default="cufed5", help="whose images are shown (%(default)s)")
+    figures.add_argument("--images", metavar="NAME", nargs="+", default=[], help="which; default: --count of them")
+    figures.add_argument(
+        "--count", metavar="N", type=int, default=4, help="images from most to least gain (%(default)s)"
+    )
+    figures.add_argument(
+        "--crop", metavar=("LEFT", "TOP", "SIDE"), nargs=3, type=int, help="default: where results differ"
+    )
+    figures.add_argument("--reference", choices=RULES, default="true", help="which reference (%(default)s)")
+    figures.add_argument("--no-charts", action="store_true", help="leave out the charts, which need whole evaluations")
+    figures.add_argument("--quoted", action="store_true", help="show the paper's own figures in the charts")
 
     speed = add_command(commands, "speed", run_speed, "time the kernels against stock PyTorch")
     speed.add_argument("--out", metavar="DIR", default="evals/results", help="folder for the tables (%(default)s)")
@@ -136,6 +153,34 @@ def run_tables(options: argparse.Namespace) -> int:
         write_text(Path(options.out) / "tables.md", "# Results\n\n" + "\n".join(sections))
         write_text(Path(options.out) / "results.json", results_json(results, laboratory.protocol))
         print("\n\n".join(f"{table.title}\n{table.as_text()}" for table in tables.values()), *notes, sep="\n")
+    return int(any(result.failures for result in results))
+
+
+def run_figures(options: argparse.Namespace) -> int:
+    """Makes the pictures and the report; returns 1 if any image failed.
+
+    Raises:
+        UserError: wrong arguments, data or models.
+    """
+    from accelerate import PartialState
+
+    from frfsr.evals.figures import Box
+    from frfsr.evals.gallery import Choice, chart_items, picture_items, write_gallery
+    from frfsr.evals.tables import failures, results_table
+
+    laboratory = open_laboratory(options)
+    if options.benchmark not in laboratory.paths:
+        raise UserError(f"{options.data} has no {options.benchmark}; there are {', '.join(laboratory.paths)}")
+    upscalers = load_upscalers(options, options.models)
+    crop = Box(*options.crop) if options.crop else None
+    choice = Choice(tuple(options.images), options.count, crop, options.reference)
+    items = picture_items(laboratory, upscalers, options.benchmark, choice)
+    if not options.no_charts:
+        items += chart_items(laboratory, upscalers, options.benchmark, options.quoted)
+    results = list(laboratory.results.values())
+    if PartialState().is_main_process:
+        write_gallery(Path(options.out), items, results_table(results, laboratory.protocol).as_text())
+        print(*failures(results), f"{len(items)} pictures in {Path(options.out) / 'report.html'}", sep="\n")
     return int(any(result.failures for result in results))
 
 
