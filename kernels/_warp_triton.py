@@ -5,9 +5,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from frfsr.kernels.warp import memory_format
+from frfsr.kernels._dispatch import memory_format
 
-CHANNELS_LAST_BLOCK = (64, 32)  # (channels, pixels): rows of channels are what lies together in memory
+CHANNELS_LAST_BLOCK = (64, 16)  # (channels, pixels): rows of channels are what lies together in memory
 CONTIGUOUS_BLOCK = (8, 256)
 
 

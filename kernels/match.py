@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from frfsr.kernels._dispatch import use_reference, use_triton
+from frfsr.kernels._dispatch import accumulator_dtype, use_reference, use_triton
 
 EPSILON = 1e-5  # added to the norm of every patch, so that an empty patch scores 0 instead of NaN
 BLOCK_ELEMENTS = 2**18  # pixel products held at a time by the PyTorch form: 1 MB, so that they stay in a core's cache
@@ -18,7 +18,7 @@ EXPONENT_LIMIT = 100  # of the rescaling: keeps squares of the largest float32 f
 def patch_argmax_reference(query: Tensor, key: Tensor, patch_size: int = 3) -> tuple[Tensor, Tensor]:
     """The definition: unfold all patches, multiply them, take the maximum. Arguments as in :func:`patch_argmax`."""
     height, width = query.shape[-2] - patch_size + 1, query.shape[-1] - patch_size + 1
-    compute = torch.float64 if query.dtype == torch.float64 else torch.float32
+    compute = accumulator_dtype(query)
     query_patches, key_patches = (
         F.unfold(feature.to(compute).masked_fill(~feature.isfinite(), torch.nan), patch_size)
         for feature in (query, key)
@@ -134,7 +134,7 @@ def patch_argmax_blocked(query: Tensor, key: Tensor, patch_size: int = 3) -> tup
 
     Blocks overlap by a patch and all have the same size, so that equal patches get bit-equal scores wherever they lie.
     """
-    compute = torch.float64 if query.dtype == torch.float64 else torch.float32
+    compute = accumulator_dtype(query)
     queries, query_scale = prepare(query, patch_size, compute, query.shape[3], query.shape[1])
     keys, key_scale = prepare(key, patch_size, compute, key.shape[3], key.shape[1])
     best = torch.full_like(query_scale, -torch.inf)

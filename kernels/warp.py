@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from frfsr.kernels._dispatch import use_reference, use_triton
+from frfsr.kernels._dispatch import accumulator_dtype, memory_format, use_reference, use_triton
 
 
 def _sampling_grid(flow: Tensor, height: int, width: int) -> Tensor:
@@ -13,7 +13,9 @@ def _sampling_grid(flow: Tensor, height: int, width: int) -> Tensor:
     y = torch.arange(flow.shape[1], dtype=flow.dtype, device=flow.device)
     x = torch.arange(flow.shape[2], dtype=flow.dtype, device=flow.device)
     position = flow + torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-    return (2 * position + 1) / flow.new_tensor([width, height]) - 1
+    size = flow.new_tensor([width, height])
+    position = position.clamp(min=-2).minimum(size + 1)  # outside stays outside, and nothing overflows
+    return (2 * position + 1) / size - 1
 
 
 def flow_warp_reference(feature: Tensor, flow: Tensor) -> Tensor:
@@ -30,12 +32,6 @@ def flow_warp_reference_backward(grad: Tensor, feature: Tensor, flow: Tensor) ->
         grad.to(flow.dtype), feature.to(flow.dtype), _sampling_grid(flow, height, width), 0, 0, False, [True, True]
     )
     return grad_feature.to(feature.dtype), grad_grid * (2 / flow.new_tensor([width, height]))
-
-
-def memory_format(feature: Tensor) -> torch.memory_format:
-    """Channels-last for a feature map that is stored so, contiguous otherwise."""
-    channels_last = feature.is_contiguous(memory_format=torch.channels_last) and not feature.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _empty_warped(feature: Tensor, flow: Tensor) -> Tensor:
@@ -130,9 +126,10 @@ def flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
     | returns  | (B, C, H, W) | in the dtype of ``feature``, interpolated in the precision of the flow      |
 
     Pixel centres have whole-number coordinates (``align_corners=True`` in ``grid_sample``'s words), so that a flow of
-    whole numbers copies pixels. Differentiable in both arguments; at a whole coordinate, a kink of the interpolation, the
-    derivative by the flow is a one-sided one. Half-precision flow is widened to float32: a half number cannot address the
-    pixels of a large image. On a GPU the gradient by the feature is summed with atomics: its last bits vary between runs.
+    whole numbers copies pixels. Differentiable in both arguments; at a whole coordinate, a kink of the interpolation,
+    the derivative by the flow is a one-sided one. Half-precision flow is widened to float32: a half number cannot
+    address the pixels of a large image. On a GPU the gradient by the feature is summed with atomics: its last bits vary
+    between runs.
 
     Raises ``ValueError`` if the shapes do not fit each other.
     """
@@ -141,6 +138,4 @@ def flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
             "flow_warp needs feature (B, C, h, w) and flow (B, H, W, 2), "
             f"not {tuple(feature.shape)} and {tuple(flow.shape)}"
         )
-    if feature.dtype == torch.float64:
-        return _flow_warp(feature, flow.double())
-    return _flow_warp(feature, flow.float())
+    return _flow_warp(feature, flow.to(accumulator_dtype(feature)))

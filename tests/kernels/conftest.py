@@ -1,0 +1,109 @@
+"""Where a kernel test runs, and what the compilers say about a kernel."""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+INTERPRET = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param("interpret", marks=pytest.mark.interpret),
+        pytest.param("cuda", marks=pytest.mark.gpu),
+    ]
+)
+def device(request: pytest.FixtureRequest) -> str:
+    """The device of a test: PyTorch forms on the CPU, Triton kernels interpreted there, Triton kernels on a GPU."""
+    if request.param == "cuda" and (INTERPRET or not torch.cuda.is_available()):
+        pytest.skip("needs a CUDA device")
+    if (request.param == "interpret") != INTERPRET and request.param != "cuda":
+        pytest.skip("runs with TRITON_INTERPRET=1" if request.param == "interpret" else "runs without TRITON_INTERPRET")
+    return "cuda" if request.param == "cuda" else "cpu"
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Memory that is allocated without a value holds NaN, so that an element which nobody writes shows."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@dataclass
+class Compiled:
+    """What ahead-of-time compilation made of a kernel."""
+
+    assembly: str  # PTX or AMDGCN
+    shared: int  # bytes of shared memory
+    registers: int  # per thread
+    spilled: int  # bytes (CUDA) or registers (HIP) kept in memory
+
+    def count(self, instruction: str) -> int:
+        """How many lines of the assembly use an instruction."""
+        return len(re.findall(instruction, self.assembly))
+
+
+SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, "gfx942": 64 * 1024}
+TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
+TRITON_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int64: "i64"}
+
+
+@pytest.fixture
+def compile_kernel() -> Callable[..., Compiled]:
+    """Compile a kernel for one of ``TARGETS`` without a GPU, and check that nothing spills and shared memory suffices.
+
+    ``pointers`` maps the names of pointer arguments to dtypes, ``constants`` holds the ``tl.constexpr`` arguments;
+    other arguments are 32-bit integers. Pointers are taken to be aligned to 16 bytes, as PyTorch's are.
+    """
+    if INTERPRET:
+        pytest.skip("an interpreted kernel cannot be compiled")
+    triton = pytest.importorskip("triton")
+
+    def compile_one(kernel, target: str, pointers: dict, constants: dict, num_warps=4, num_stages=3) -> Compiled:
+        names = kernel.arg_names
+        kinds = {name: "*" + TRITON_NAMES[dtype] for name, dtype in pointers.items()} | dict.fromkeys(
+            constants, "constexpr"
+        )
+        source = triton.compiler.ASTSource(
+            kernel,
+            {name: kinds.get(name, "i32") for name in names},
+            constants,
+            {(names.index(name),): [["tt.divisibility", 16]] for name in pointers},
+        )
+        backend, architecture, warp_size = TARGETS[target]
+        built = triton.compile(
+            source,
+            target=triton.backends.compiler.GPUTarget(backend, architecture, warp_size),
+            options={"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True},
+        )
+        if backend == "cuda":
+            assembly = built.asm["ptx"]
+            usage = _resource_usage(Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump", built.asm["cubin"])
+            registers, spilled = int(re.search(r"REG:(\d+)", usage)[1]), int(re.search(r"STACK:(\d+)", usage)[1])
+        else:
+            assembly = built.asm["amdgcn"]
+            registers = int(re.search(r"\.vgpr_count:\s*(\d+)", assembly)[1])
+            spilled = sum(int(count) for count in re.findall(r"\.[sv]gpr_spill_count:\s*(\d+)", assembly))
+        compiled = Compiled(assembly, built.metadata.shared, registers, spilled)
+        assert compiled.spilled == 0
+        assert compiled.shared <= SHARED_LIMIT[architecture]
+        return compiled
+
+    return compile_one
+
+
+def _resource_usage(cuobjdump: Path, cubin: bytes) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(cuobjdump), "--dump-resource-usage", file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
