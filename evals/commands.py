@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   frfsr eval tables --models bicubic frfsr-tiny --data data --out results
   frfsr eval figures --models bicubic frfsr-tiny --data data --out results --benchmark wrsr
 """
+MODELS = "packaged names, folders, Hub ids or bicubic; LABEL=NAME gives one another name"
 RULES = ["true", "all", "lr", "rotated", "easy", "medium", "hard", "cufedr"]
 TABLES = ["I", "III", "IV", "V", "VI", "shuffles", "paired"]
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="cufed5, sun80, urban100, manga109, wrsr, set5 or a name of your own; a folder, Parquet pack or Hub id",
     )
-    parser.add_argument("--model", metavar="NAME", nargs="+", default=["frfsr-tiny"], help="see below (frfsr-tiny)")
+    parser.add_argument("--model", metavar="NAME", nargs="+", default=["frfsr-tiny"], help=f"{MODELS} (frfsr-tiny)")
     parser.add_argument(
         "--reference",
         choices=RULES,
@@ -79,7 +80,7 @@ def add_command(
 
 def add_models_and_data(parser: argparse.ArgumentParser) -> None:
     """What is compared, on what, and where the results go."""
-    parser.add_argument("--models", metavar="NAME", nargs="+", default=["bicubic", "frfsr-tiny"], help="rows")
+    parser.add_argument("--models", metavar="NAME", nargs="+", default=["bicubic", "frfsr-tiny"], help=MODELS)
     parser.add_argument("--data", metavar="DIR", required=True, help="folder with cufed5/, wrsr/, urban100/, ...")
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="folder for the results; its cache/ keeps the scores"
@@ -111,6 +112,8 @@ def run(options: argparse.Namespace) -> int:
 
     paths = named_paths(options.data)
     protocol = read_protocol(options)
+    if options.json and not Path(options.json).parent.is_dir():
+        raise UserError(f"cannot write {options.json}: there is no folder {Path(options.json).parent}")
     cache = ScoreCache(options.cache) if options.cache else None
     test_sets = open_test_sets(paths, options.reference, options.reference_level)
     upscalers = load_upscalers(options, options.model)

@@ -3,8 +3,11 @@
 import argparse
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from frfsr.config import FRFSRConfig
 from frfsr.degrade import reorder_patches
 from frfsr.errors import UserError
 from frfsr.evals import commands, manifests
-from frfsr.evals.benchmarks import BENCHMARKS, TestSet
+from frfsr.evals.benchmarks import BENCHMARKS, ReferenceRule, TestSet
 from frfsr.evals.cache import ScoreCache
 from frfsr.evals.evaluate import Protocol, evaluate
 from frfsr.evals.upscalers import Bicubic, ReferenceNetwork
@@ -235,6 +238,12 @@ def frfsr_eval(*words: str | Path) -> int:
     parser = argparse.ArgumentParser()
     commands.add_arguments(parser)
     return commands.run(parser.parse_args([str(word) for word in words]))
+
+
+def test_the_command_line_knows_every_rule_without_importing_torch() -> None:
+    assert tuple(commands.RULES) == get_args(ReferenceRule)
+    code = "import sys, argparse; from frfsr.evals import commands; commands.add_arguments(argparse.ArgumentParser()); "
+    subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
 
 
 def test_command_prints_a_table_and_writes_json(wrsr: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,6 +127,10 @@ def test_bootstrap_covers_the_true_mean() -> None:
         paired_bootstrap([1, 2], [1, 2, 3])
 
 
+def test_the_command_line_offers_every_table() -> None:
+    assert set(commands.TABLES) == TABLES.keys() - {"VII"}
+
+
 def frfsr_eval(*words: str | Path) -> int:
     parser = argparse.ArgumentParser()
     commands.add_arguments(parser)
