@@ -106,25 +106,63 @@ class ResidualBlock(nn.Module):
 
 
 class DRB(nn.Sequential):
-    """Dynamic ResBlk, the grey part of figure 3: blocks of decoupled dynamic filters, then residual blocks with ESA."""
+    """Dynamic ResBlk, the grey part of figure 3: blocks of decoupled dynamic filters, then residual blocks with ESA.
 
-    def __init__(self, channels: int, dynamic_blocks: int, blocks: int, filter_norm: bool):
+    dynamic_skip: F_LR is also added between the two (published code).
+    """
+
+    def __init__(self, channels: int, dynamic_blocks: int, blocks: int, filter_norm: bool, dynamic_skip: bool):
         dynamic = [DynamicBlock(channels, filter_norm) for _ in range(dynamic_blocks)]
         super().__init__(*dynamic, *(ResidualBlock(channels) for _ in range(blocks)))
+        self.dynamic_blocks, self.dynamic_skip = dynamic_blocks, dynamic_skip
+
+    def forward(self, fused: Tensor, lr: Tensor) -> Tensor:
+        """Fused features and F_LR, both (B, channels, H, W) -> the same shape."""
+        blocks = list(self)
+        for block in blocks[: self.dynamic_blocks]:
+            fused = block(fused)
+        if self.dynamic_skip:
+            fused = fused + lr
+        for block in blocks[self.dynamic_blocks :]:
+            fused = block(fused)
+        return fused
 
 
 class TAAM(nn.Module):
-    """Eq. 17-18: DRB(Conv([F_tex; F_LR; further features])) + F_LR.
+    """Eq. 17-18: DRB(Conv([F_LR; F_tex; further features])) + F_LR.
 
-    channels: of F_LR and of the result; other_channels: of all that is concatenated to it.
+    channels: of F_LR and of the result; texture_channels: of F_tex; further_channels: of F_sife, F_rec and the score
+    together, 0 where the scale takes none of them; the rest as in FRFSRConfig.
     """
 
-    def __init__(self, channels: int, other_channels: int, dynamic_blocks: int, blocks: int, filter_norm: bool):
+    def __init__(
+        self,
+        channels: int,
+        texture_channels: int,
+        further_channels: int,
+        dynamic_blocks: int,
+        blocks: int,
+        filter_norm: bool,
+        dynamic_skip: bool,
+        separate: bool,
+    ):
         super().__init__()
-        self.conv = nn.Conv2d(channels + other_channels, channels, 3, padding=1)
-        self.drb = DRB(channels, dynamic_blocks, blocks, filter_norm)
+        self.fusion = None
+        if separate and further_channels:
+            self.fusion = nn.Conv2d(further_channels + channels, channels, 3, padding=1)
+            further_channels = 0
+        self.conv = nn.Conv2d(channels + texture_channels + further_channels, channels, 3, padding=1)
+        self.drb = DRB(channels, dynamic_blocks, blocks, filter_norm, dynamic_skip)
 
-    def forward(self, lr: Tensor, *others: Tensor) -> Tensor:
-        """F_LR (B, c, H, W), then F_tex and whatever else this scale takes, all (B, ?, H, W) -> (B, c, H, W)."""
-        fused = F.leaky_relu(self.conv(torch.cat([lr, *others], 1)), 0.1)
-        return self.drb(fused) + lr
+    def forward(self, lr: Tensor, texture: Tensor, *further: Tensor, skip: Tensor | None = None) -> Tensor:
+        """F_LR (B, c, H, W), F_tex and whatever else this scale takes, all (B, ?, H, W) -> (B, c, H, W).
+
+        skip: features of the U-Net's way down that only the convolution is to see added to F_LR (published code).
+        """
+        target = lr
+        if self.fusion is not None:
+            target, further = F.leaky_relu(self.fusion(torch.cat([*further, lr], 1)), 0.1), ()
+        if skip is not None:
+            target = target + skip
+        fused = F.leaky_relu(self.conv(torch.cat([target, texture, *further], 1)), 0.1)
+        return self.drb(fused, lr) + lr

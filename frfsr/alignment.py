@@ -30,7 +30,8 @@ class FAM(nn.Module):
 
     def forward(self, lr: Tensor, reference: Tensor, correspondence: Correspondence) -> Tensor:
         """F_LR (B, c, H, W), F_Ref (B, t, Hr, Wr) -> F_tex (B, t, H, W), eq. 15-16. H, W = scale * the LR grid."""
-        warped = flow_warp(reference, enlarge_flow(correspondence.flow, self.scale))
+        flow = correspondence.flow.to(torch.promote_types(reference.dtype, torch.float32))  # float64 stays exact
+        warped = flow_warp(reference, enlarge_flow(flow, self.scale))
         offset, mask = self.learned_offset(lr, warped, fit(reference, lr.shape[-2:]))
         aligned = deform_conv(
             reference,
@@ -38,7 +39,7 @@ class FAM(nn.Module):
             mask,
             self.weight.to(reference.dtype),
             self.bias.to(reference.dtype),
-            flow=correspondence.flow,
+            flow=flow,
             flow_scale=self.scale,
             match_padding=self.match_padding,
         )

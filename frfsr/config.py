@@ -48,9 +48,9 @@ class FRFSRConfig:
     sife_features: int = 64
     sife_blocks: int = 23
     sife_growth: int = 32
-    fusion: Literal["joint", "separate"] = (
-        "joint"  # of F_sife and F_rec with F_LR; separate: in a convolution of its own (published)
-    )
+    # What F_sife, F_rec and the U-Net's skips are joined to. joint: to F_LR, for FAM and TAAM. separate: F_sife and F_rec
+    # in a convolution of their own, and all of them only where TAAM begins; FAM and residuals see plain F_LR (published).
+    fusion: Literal["joint", "separate"] = "joint"
 
     # FAM (eq. 15-16)
     groups: int = 8  # deformable groups
@@ -61,7 +61,6 @@ class FRFSRConfig:
     blocks: Scales = (16, 16, 16)  # residual blocks with ESA
     filter_norm: bool = True  # FN of figure 5; the published code leaves it out
     dynamic_skip: bool = False  # F_LR is added after the dynamic blocks too, not only after the DRB (published)
-    head_activation: bool = False  # LeakyReLU after the U-Net's first convolution; neither paper nor published code
     score_input: bool = (
         False  # TAAM also sees the matching score of eq. 6, so that it can distrust a match (not in the paper)
     )
@@ -117,7 +116,6 @@ class FRFSRConfig:
             dynamic_blocks=(0, 1, 1),
             blocks=(1, 2, 3),
             score_input=True,
-            head_activation=True,
             base="sife",
         )
         return cls(**(sizes | changes))

@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frfsr.aggregation import TAAM
@@ -32,18 +30,6 @@ class Upsample(nn.Sequential):
         super().__init__(nn.Conv2d(channels, 4 * out_channels, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(0.1))
 
 
-class Fusion(nn.Module):
-    """Published code: a further feature first meets F_LR in a convolution of its own: Conv([feature; F_LR]) -> F_LR."""
-
-    def __init__(self, channels: int, feature_channels: int, activation: bool):
-        super().__init__()
-        self.conv = nn.Conv2d(feature_channels + channels, channels, 3, padding=1)
-        self.activation = nn.LeakyReLU(0.1) if activation else nn.Identity()
-
-    def forward(self, feature: Tensor, lr: Tensor) -> Tensor:
-        return self.activation(self.conv(torch.cat([feature, lr], 1)))
-
-
 class MultiScaleAggregation(nn.Module):
     """RefSR (1) or RefSR (2) of figure 1: Textures -> F_SR and the image.
 
@@ -63,13 +49,16 @@ class MultiScaleAggregation(nn.Module):
                 config.channels[level], config.texture_channels[level], scale, config.groups, config.match_padding
             )
 
-        def taam(level: int, extra: int = 0) -> TAAM:
+        def taam(level: int, further_channels: int = 0) -> TAAM:
             return TAAM(
                 config.channels[level],
-                config.texture_channels[level] + (0 if self.separate else extra) + config.score_input,
+                config.texture_channels[level],
+                further_channels + config.score_input,
                 config.dynamic_blocks[level],
                 config.blocks[level],
                 config.filter_norm,
+                config.dynamic_skip,
+                self.separate,
             )
 
         reused = large if reuse else 0
@@ -91,29 +80,35 @@ class MultiScaleAggregation(nn.Module):
         nn.init.zeros_(self.tail[-1].weight)
         nn.init.zeros_(self.tail[-1].bias)
 
-        self.fuse_sife = Fusion(small, embedded, activation=False) if self.separate and sife else None
-        self.fuse_reused_down = Fusion(large, reused, activation=True) if self.separate and reuse else None
-        self.fuse_reused_up = Fusion(large, reused, activation=True) if self.separate and reuse else None
-
     def forward(self, textures: Textures, reused: Tensor | None = None) -> Tensor:
-        """F_SR (B, large channels, 4h, 4w), of which `self.tail` makes the image. reused: F_rec of the first network."""
+        """F_SR (B, large channels, 4h, 4w), of which `self.tail` makes the image. reused: the first network's F_rec."""
         correspondence, (relu1, relu2, relu3), sife, base = textures
 
-        def aggregate(fam: FAM, taam: TAAM, x: Tensor, reference: Tensor, extra: Tensor | None, fuse: Fusion | None):
-            if fuse is not None:
-                x, extra = fuse(extra, x), None
-            others = [fam(x, reference, correspondence)]
-            if extra is not None:
-                others.append(extra)
-            if self.score_input:
-                others.append(enlarge_score(correspondence.score, fam.scale).to(x.dtype))
-            return taam(x, *others)
+        def aggregate(
+            fam: FAM,
+            taam: TAAM,
+            x: Tensor,
+            reference: Tensor,
+            sife: Tensor | None = None,
+            reused: Tensor | None = None,
+            skip: Tensor | None = None,
+        ) -> Tensor:
+            if skip is not None and not self.separate:
+                x, skip = x + skip, None
+            score = enlarge_score(correspondence.score, fam.scale).to(x.dtype) if self.score_input else None
+            # F_rec comes last, so that a second network can continue where the first one ended (frfsr.reuse).
+            further = [feature for feature in (sife, score, reused) if feature is not None]
+            return taam(x, fam(x, reference, correspondence), *further, skip=skip)
 
-        x0 = F.leaky_relu(self.head(base), 0.1)
-        x = aggregate(self.fam_down_large, self.taam_down_large, x0, relu1, reused, self.fuse_reused_down)
+        x0 = self.head(base)
+        x = aggregate(self.fam_down_large, self.taam_down_large, x0, relu1, reused=reused)
         x1 = self.down_large(x)
-        x = aggregate(self.fam_down_medium, self.taam_down_medium, x1, relu2, None, None)
+        x = aggregate(self.fam_down_medium, self.taam_down_medium, x1, relu2)
         x2 = self.down_medium(x)
-        x = self.up_small(aggregate(self.fam_small, self.taam_small, x2, relu3, sife, self.fuse_sife)) + x1
-        x = self.up_medium(aggregate(self.fam_up_medium, self.taam_up_medium, x, relu2, None, None)) + x0
-        return aggregate(self.fam_up_large, self.taam_up_large, x, relu1, reused, self.fuse_reused_up)
+        x = self.up_small(aggregate(self.fam_small, self.taam_small, x2, relu3, sife=sife))
+        x = self.up_medium(aggregate(self.fam_up_medium, self.taam_up_medium, x, relu2, skip=x1))
+        return aggregate(self.fam_up_large, self.taam_up_large, x, relu1, reused=reused, skip=x0)
+
+    def reconstruct(self, features: Tensor, textures: Textures) -> Tensor:
+        """F_SR -> the image (B, 3, 4h, 4w), RGB, not clamped: the last convolutions (eq. 2 and 4) on the base image."""
+        return self.tail(features) + textures.base
