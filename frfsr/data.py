@@ -189,7 +189,7 @@ def _load(origin: str | Path, *arguments: str, **options: object) -> Dataset | I
 
 def _named_columns(dataset: Dataset | IterableDataset, origin: str | Path) -> Dataset | IterableDataset:
     """Brings packs and Hub datasets to the columns name, input, references."""
-    columns = set(dataset.column_names or next(iter(dataset)))
+    columns = set(dataset.column_names or ())
     if "input" not in columns or not columns & {"reference", "references"}:
         raise UserError(f"{origin} has the columns {sorted(columns)}, needed are: input, reference (or references)")
     if "reference" in columns:

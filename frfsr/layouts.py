@@ -107,11 +107,12 @@ def _scan_groups(files: list[Path]) -> Layout:
 
 
 def images(folder: Path) -> list[Path]:
+    """The image files of a folder, by their suffixes, in order of their names."""
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _lines(file: Path) -> Iterator[list[str]]:
     """The words of each line that is neither empty nor a comment."""
-    for line in file.read_text().splitlines():
+    for line in file.read_text("utf-8", errors="replace").splitlines():
         if words := line.split("#")[0].split():
             yield words
