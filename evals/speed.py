@@ -1,0 +1,220 @@
+"""``frfsr eval speed``: the kernels beside what everybody else does, as a table with everything needed to repeat it."""
+
+import csv
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from frfsr.errors import UserError
+from frfsr.evals.speed_cases import Case, Contest, cases
+
+ROUNDS = 7
+LONG_ROUND = 20.0  # seconds after which one round has to do
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: milliseconds (median), ratios, peak memory beyond what the inputs take in MiB."""
+
+    device: str
+    operation: str
+    size: str
+    dtype: str
+    target: str
+    frfsr_ms: float | None = None
+    stock_ms: float | None = None
+    compiled_ms: float | None = None
+    floor_ms: float | None = None
+    times_stock: float | None = None
+    times_floor: float | None = None
+    memory_mib: float | None = None
+    stock_memory_mib: float | None = None
+
+
+def run(out: str | Path = "evals/results", device: str | None = None) -> int:
+    """Time all cases of ``device`` ("cpu", "cuda"; None: all there are), print the table and write it to ``out``.
+
+    The files are ``speed-<machine>.csv`` and ``.md``, one pair per machine, so that results of several lie together.
+    Cases of a device that is not there are listed as not run. Returns the exit code 0.
+
+    Raises ``UserError`` if ``device`` is unknown or not there.
+    """
+    if device not in (None, "cpu", "cuda"):
+        raise UserError(f"--device {device}: speed is measured on cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no GPU here")
+    devices = [device] if device else ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    rows = []
+    for case in cases():
+        rows.append(measure(case) if case.device in devices else _row(case))
+        print(" | ".join(_cells(rows[-1])), flush=True)
+    write(rows, Path(out), machine(devices))
+    return 0
+
+
+def _row(case: Case, **figures: float | None) -> Row:
+    dtype = str(case.dtype).removeprefix("torch.")
+    return Row(case.device, case.operation, case.size, dtype, case.target, **figures)
+
+
+def measure(case: Case) -> Row:
+    """Time one case in this process, all contestants in turn."""
+    contest = case.build()
+    memory = {name: _peak_memory(getattr(contest, name), case.device) for name in ("frfsr", "stock")}
+    seconds = _gpu_seconds(contest) if case.device == "cuda" else _cpu_seconds(contest)
+    ours, stock, floor = seconds["frfsr"], seconds["stock"], seconds.get("floor")
+    return _row(
+        case,
+        **{f"{name}_ms": 1e3 * value for name, value in seconds.items()},
+        times_stock=stock / ours,
+        times_floor=floor / ours if floor else None,
+        memory_mib=memory["frfsr"],
+        stock_memory_mib=memory["stock"],
+    )
+
+
+def _contestants(contest: Contest) -> dict[str, Callable[[], object]]:
+    every = {field.name: getattr(contest, field.name) for field in fields(contest)}
+    return {name: function for name, function in every.items() if function}
+
+
+def _gpu_seconds(contest: Contest) -> dict[str, float]:
+    from triton.testing import do_bench
+
+    return {name: do_bench(function, return_mode="median") / 1e3 for name, function in _contestants(contest).items()}
+
+
+def _cpu_seconds(contest: Contest) -> dict[str, float]:
+    """In rounds of one call each, so that other work on the machine touches all contestants alike."""
+    contestants = _contestants(contest)
+    if contest.compiled:
+        contest.compiled()  # compiles
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(ROUNDS):
+        for name, function in contestants.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+        if sum(values[-1] for values in seconds.values()) > LONG_ROUND:
+            break
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def _peak_memory(function: Callable[[], object], device: str) -> float | None:
+    """MiB in use at the peak of one call beyond those in use before; None where the system does not tell."""
+    if device == "cuda":
+        function()
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / MEBIBYTE
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not reset.exists():
+        function()
+        return None
+    before = _resident(status, "VmRSS")
+    reset.write_text("5")  # sets the peak back to the present
+    function()
+    return _resident(status, "VmHWM") - before
+
+
+def _resident(status: Path, field: str) -> float:
+    return int(re.search(rf"{field}:\s*(\d+) kB", status.read_text())[1]) / 1024
+
+
+def machine(devices: list[str]) -> dict[str, str]:
+    """What the figures depend on."""
+    facts = {"cpu": f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"}
+    if "cuda" in devices:
+        facts["gpu"] = torch.cuda.get_device_name()
+        facts["driver"] = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    root = Path(__file__).parents[1]
+    return facts | {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": _version("triton"),
+        "commit": _output("git", "-C", str(root), "rev-parse", "--short", "HEAD"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "unknown"
+
+
+def _cells(row: Row) -> list[str]:
+    values = asdict(row)
+    words = [values.pop(name) for name in ("device", "operation", "size", "dtype", "target")]
+    if row.frfsr_ms is None:
+        return [*words, "not run", *[""] * (len(values) - 1)]
+    return [*words, *("" if value is None else f"{value:.4g}" for value in values.values())]
+
+
+HEADINGS = [
+    *("device", "operation", "size", "dtype", "must reach", "frfsr ms", "stock ms", "compiled stock ms", "floor ms"),
+    *("x stock", "x floor", "frfsr MiB", "stock MiB"),
+]
+
+
+def write(rows: list[Row], out: Path, facts: dict[str, str]) -> None:
+    """``speed-<machine>.csv`` and ``.md`` in ``out``, each replaced as a whole."""
+    name = re.sub(r"[^a-z0-9]+", "-", facts.get("gpu", facts["cpu"]).lower()).strip("-")
+    out.mkdir(parents=True, exist_ok=True)
+    table = [HEADINGS, ["---"] * len(HEADINGS), *map(_cells, rows)]
+    lines = [
+        "# Speed",
+        "",
+        "Written by `frfsr eval speed`. Median times of one call. *Stock* is what RefSR code bases do in plain PyTorch,",
+        "for the model the same network on the readable reference kernels (on a CPU in float32). *Floor* is the bare",
+        "product of the unfolded patches for patch_argmax, for the others a copy of as many bytes as go in and out.",
+        "Memory is the peak beyond what was in use before the call.",
+        "",
+        *(f"- {key}: {value}" for key, value in facts.items()),
+        "",
+        *("| " + " | ".join(cells) + " |" for cells in table),
+    ]
+    _replace(out / f"speed-{name}.md", lambda file: file.write("\n".join(lines) + "\n"))
+
+    def write_csv(file) -> None:
+        writer = csv.writer(file)
+        writer.writerow([*(field.name for field in fields(Row)), *facts])
+        writer.writerows([*asdict(row).values(), *facts.values()] for row in rows)
+
+    _replace(out / f"speed-{name}.csv", write_csv)
+    print(f"wrote {out}/speed-{name}.md and .csv")
+
+
+def _replace(path: Path, write_to: Callable) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", newline="") as file:
+        write_to(file)
+    os.replace(temporary, path)
