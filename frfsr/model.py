@@ -13,6 +13,7 @@ from frfsr.config import FRFSRConfig
 from frfsr.errors import UserError
 from frfsr.features import SIFE, ReferencePyramid, TextureEncoder
 from frfsr.matching import Correspondence, correspond
+from frfsr.reuse import reuse_features
 from frfsr.unet import MultiScaleAggregation, Textures
 
 PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
@@ -83,10 +84,11 @@ class FRFSR(
             correspondence = correspond(self.encoder(upsampled), reference.matching, self.config.match_padding)
         textures = Textures(correspondence, reference.pyramid, sife, base)
 
-        network, features = self.aggregation, self.aggregation(textures)
-        if self.reuse_aggregation is not None:
-            network, features = self.reuse_aggregation, self.reuse_aggregation(textures, features.detach())
-        image = network.tail(features) + base
+        if self.reuse_aggregation is None:
+            features = self.aggregation(textures)
+            image = self.aggregation.reconstruct(features, textures)
+        else:
+            image, features = reuse_features(self.aggregation, self.reuse_aggregation, textures)
         return SRResult(image[..., : 4 * height, : 4 * width], features[..., : 4 * height, : 4 * width], correspondence)
 
     def encode_reference(self, reference: Tensor) -> ReferenceFeatures:
