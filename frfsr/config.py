@@ -20,6 +20,20 @@ def require_choices(config: Any) -> None:
             raise UserError(f"{f.name} must be one of {allowed}, got {getattr(config, f.name)!r}.")
 
 
+def require_numbers(config: Any) -> None:
+    """Convert numbers like 1e-4, which YAML reads as text; raise UserError for what is no number or no truth value."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        try:
+            if f.type is float and not isinstance(value, bool):
+                setattr(config, f.name, float(value))
+            elif f.type in (bool, int) and type(value) is not f.type:
+                raise TypeError
+        except (TypeError, ValueError):
+            kind = {bool: "true or false", int: "a whole number", float: "a number"}[f.type]
+            raise UserError(f"{f.name} must be {kind}, got {value!r}.") from None
+
+
 def require_paths(config: Any) -> None:
     """Raise UserError for a run without data or run folder."""
     for name in ("data", "out"):
@@ -48,8 +62,8 @@ class FRFSRConfig:
     sife_features: int = 64
     sife_blocks: int = 23
     sife_growth: int = 32
-    # What F_sife, F_rec and the U-Net's skips are joined to. joint: to F_LR, for FAM and TAAM. separate: F_sife and F_rec
-    # in a convolution of their own, and all of them only where TAAM begins; FAM and residuals see plain F_LR (published).
+    # Where F_sife, F_rec and the U-Net's skips join F_LR. joint: before FAM and TAAM. separate: F_sife and F_rec by a
+    # convolution of their own, and all of them only where TAAM begins; FAM and residuals see plain F_LR (published).
     fusion: Literal["joint", "separate"] = "joint"
 
     # FAM (eq. 15-16)
@@ -125,9 +139,11 @@ class FRFSRConfig:
 class TrainingConfig:
     """A training run of recipes/train.py. Sizes are in HR pixels, rates are Adam's."""
 
-    stage: Literal["sife", "rec"] = "rec"  # sife: the single-image part alone (needs base: sife); rec: all, eq. 26
+    # sife: the single-image part alone (needs base: sife); rec: the whole network with eq. 26; all: with eq. 30, the
+    # second network if model.reuse, else the only one
+    stage: Literal["sife", "rec", "all"] = "rec"
     model: dict[str, Any] = field(default_factory=lambda: {"preset": "paper"})  # preset and changes to it
-    init: dict[str, str] = field(default_factory=dict)  # part of the model (or "all") -> folder or Hub id of weights
+    init: dict[str, str] = field(default_factory=dict)  # part of the model (or "all") -> weights, see `frfsr.recipes`
     frozen: list[str] = field(default_factory=list)  # name prefixes that are not trained, e.g. encoder, pyramid, sife
 
     data: str = ""  # training pairs, as for frfsr.data.load_pairs
@@ -155,6 +171,16 @@ class TrainingConfig:
     ema: float = 0.999  # decay of the averaged weights, which are the ones validated and exported
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     accumulate: int = 1
+    offset_limit: float = 100.0  # pixels; a step in which the learned offsets are larger on average is skipped
+
+    # Stage all: lambda 1 to 3 of eq. 30, and what they weigh
+    loss_weights: tuple[float, float, float] = (1.0, 1e-4, 1e-6)  # reconstruction, perceptual, adversarial
+    perceptual: Literal["vgg19", "vgg16"] = "vgg19"  # its relu5_1
+    perceptual_weights: str = "torchvision"  # or a file, a folder or a Hub id
+    critic: Literal["wgan", "published"] = "wgan"  # published: with BatchNorm and sigmoid
+    critic_lr: float = 1e-4
+    gradient_penalty: float = 10.0  # lambda of eq. 29
+    fresh: bool = False  # the second network starts from random weights instead of the first one's
 
     checkpoint_every: int = 1000
     keep: int = 2  # checkpoints
@@ -166,6 +192,11 @@ class TrainingConfig:
     def __post_init__(self):
         require_paths(self)
         require_choices(self)
+        require_numbers(self)
+        for name in ("lr_offset", "betas", "loss_weights"):
+            setattr(self, name, tuple(float(value) for value in getattr(self, name)))
+        if self.batch % self.accumulate:
+            raise UserError(f"accumulate ({self.accumulate}) must divide batch ({self.batch}).")
         if self.crop % 4:
             raise UserError(f"crop must be a multiple of 4, got {self.crop}.")
 
@@ -176,8 +207,8 @@ class MatchingConfig:
 
     stage: Literal["teacher", "student"] = "student"  # image 1 sharp, or the LR image enlarged
     model: dict[str, Any] = field(default_factory=lambda: {"preset": "paper"})
-    init: str | None = None  # folder or Hub id of weights to start from
-    teacher: str | None = None  # run folder's weights of the teacher stage; none: no distillation
+    init: dict[str, str] = field(default_factory=dict)  # encoder, reference_encoder or all -> weights to start from
+    teacher: str | None = None  # weights of the teacher stage; none: no distillation
 
     data: str = ""  # photos or pairs, as for frfsr.data.load_pairs; references are photos too
     photos: str | None = None  # further photos
@@ -211,6 +242,7 @@ class MatchingConfig:
     def __post_init__(self):
         require_paths(self)
         require_choices(self)
+        require_numbers(self)
 
 
 def from_mapping(config_class: type, values: dict[str, Any]):

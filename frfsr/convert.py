@@ -1,0 +1,221 @@
+"""Published checkpoints -> modules of this package, and the folders that `frfsr convert` writes."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from frfsr import published
+from frfsr.config import FRFSRConfig
+from frfsr.errors import UserError
+from frfsr.features import IMAGENET_MEAN, IMAGENET_STD, SIFE, TextureEncoder
+from frfsr.matching import Correspondence
+from frfsr.model import FRFSR
+from frfsr.published import Names, State
+from frfsr.unet import MultiScaleAggregation, Textures
+
+ARCHITECTURES = ("frfsr", "frfsr-reuse", "extractor", "rrdb")
+FRFSR_PARTS = ("net_g", "extractor", "vgg", "rrdb")
+
+
+class Extractor(nn.Module, PyTorchModelHubMixin, library_name="frfsr"):
+    """The published texture encoder (ContrasExtractorSep), which has a set of weights for either image."""
+
+    def __init__(self, channels: tuple[int, int, int]):
+        super().__init__()
+        self.encoder = TextureEncoder(channels)
+        self.reference_encoder = TextureEncoder(channels)
+
+    def forward(self, image1: Tensor, image2: Tensor) -> dict[str, Tensor]:
+        """Enlarged LR image and reference, (B, 3, 4h, 4w) of any two sizes, RGB in [0, 1] -> their texture features.
+
+        {"dense_features1": (B, C, h, w), "dense_features2": (B, C, hr, wr)}, as the published code names them.
+        """
+        return {"dense_features1": self.encoder(image1), "dense_features2": self.reference_encoder(image2)}
+
+
+class RRDBNet(SIFE, PyTorchModelHubMixin, library_name="frfsr"):
+    """ESRGAN's network. Its forward is SIFE's (eq. 14): LR (B, 3, h, w), RGB in [0, 1] -> features (B, C, h, w)."""
+
+    def __init__(self, features: int, blocks: int, growth: int):
+        super().__init__(features, blocks, growth)
+        self.conv_up1 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv_up2 = nn.Conv2d(features, features, 3, padding=1)
+        self.conv_hr = nn.Conv2d(features, features, 3, padding=1)
+        self.conv_last = nn.Conv2d(features, 3, 3, padding=1)
+
+    def image(self, lr: Tensor) -> Tensor:
+        """ESRGAN's own super-resolved image (B, 3, 4h, 4w), not clamped."""
+        x = self(lr)
+        for conv in (self.conv_up1, self.conv_up2):
+            x = F.leaky_relu(conv(F.interpolate(x, scale_factor=2, mode="nearest")), 0.2)
+        return self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2))
+
+
+class ReuseNetwork(nn.Module, PyTorchModelHubMixin, library_name="frfsr"):
+    """RefSR (2) of figure 1 as published, on its own (TextureNet): it has no SIFE, and its result remains a feature."""
+
+    def __init__(self, config: FRFSRConfig):
+        super().__init__()
+        self.config = config
+        self.aggregation = MultiScaleAggregation(config, sife=False, reuse=True)
+
+    def forward(
+        self, lr: Tensor, correspondence: Correspondence, pyramid: tuple[Tensor, Tensor, Tensor], reused: Tensor
+    ) -> Tensor:
+        """LR (B, 3, h, w), RGB in [0, 1], and F_rec (B, C, 4h, 4w) -> F_SR (B, C, 4h, 4w), eq. 18.
+
+        correspondence: as `frfsr.matching.correspond` gives it; pyramid: F_Ref at strides 1, 2 and 4 of the reference.
+        """
+        base = F.interpolate(lr, scale_factor=4, mode="bilinear", align_corners=False)
+        return self.aggregation(Textures(correspondence, pyramid, None, base), reused)
+
+
+def from_published(state_dict: Mapping[str, Any], arch: str) -> nn.Module:
+    """The module of a published architecture with the weights of its checkpoint, in evaluation mode.
+
+    | arch        | state_dict                                                | result         |
+    |-------------|-----------------------------------------------------------|----------------|
+    | frfsr       | {"net_g": ..., "extractor": ..., "vgg": ..., "rrdb": ...} | `FRFSR`        |
+    | frfsr-reuse | TextureNet                                                | `ReuseNetwork` |
+    | extractor   | ContrasExtractorSep                                       | `Extractor`    |
+    | rrdb        | RRDBNet, under the names of any ESRGAN release            | `RRDBNet`      |
+
+    Sizes and numbers of blocks are read from the shapes. Every state dict may be wrapped as checkpoint files are
+    ("params", "state_dict", "module."); "vgg" is VGG19 under the published names or torchvision's.
+
+    Raises UserError, which names the keys, if one is missing, unknown or of a wrong shape.
+    """
+    if arch not in ARCHITECTURES:
+        raise UserError(f"unknown architecture {arch!r}: use {', '.join(ARCHITECTURES)}.")
+    if arch == "frfsr":
+        return _complete_model(state_dict).eval()
+    state = unwrap(state_dict, arch)
+    if arch == "extractor":
+        module = Extractor(published.extractor_sizes(state))
+        _load(module, state, published.extractor_names(), arch)
+    elif arch == "rrdb":
+        module = RRDBNet(**published.rrdb_sizes(state))
+        _load(module, state, published.rrdb_names(state), arch)
+    else:
+        module = ReuseNetwork(FRFSRConfig.published(sife=False, **published.aggregation_sizes(state)))
+        _load(module.aggregation, state, _aggregation_names(module.config), arch)
+    return module.eval()
+
+
+def _complete_model(state_dicts: Mapping[str, Any]) -> FRFSR:
+    if set(state_dicts) != set(FRFSR_PARTS):
+        raise UserError(f"frfsr needs the parts {', '.join(FRFSR_PARTS)}; got {', '.join(state_dicts) or 'none'}.")
+    parts = {part: unwrap(state, part) for part, state in state_dicts.items()}
+    net_g, extractor, vgg, rrdb = (parts[part] for part in FRFSR_PARTS)
+    config = FRFSRConfig.published(
+        encoder_channels=published.extractor_sizes(extractor),
+        **{f"sife_{name}": value for name, value in published.rrdb_sizes(rrdb).items()},
+        **published.aggregation_sizes(net_g),
+    )
+    model = FRFSR(config)
+    encoders = nn.ModuleDict({"encoder": model.encoder, "reference_encoder": model.reference_encoder})
+    _load(model.aggregation, net_g, _aggregation_names(config), "net_g")
+    _load(encoders, extractor, published.extractor_names(), "extractor")
+    _load(model.pyramid, vgg, published.vgg_names(vgg), "vgg", unused=published.VGG_UNUSED)
+    _load(model.sife, rrdb, published.rrdb_names(rrdb), "rrdb", unused=published.ESRGAN_UPSAMPLING)
+    return model
+
+
+def _aggregation_names(config: FRFSRConfig) -> Names:
+    return published.aggregation_names(config.dynamic_blocks, config.blocks, config.sife)
+
+
+def convert_files(checkpoints: Sequence[str], output: str | Path, arch: str) -> None:
+    """Write config.json and model.safetensors of published checkpoints, for the result class's `from_pretrained`.
+
+    checkpoints: a .pth or .safetensors file; for frfsr one `part=file` for each of net_g, extractor, vgg and rrdb.
+    output: a folder, made if it does not exist. Nothing is written before everything has been read and found to fit.
+
+    Raises UserError for files that cannot be read or do not fit the architecture, and for an unwritable folder.
+    """
+    if arch == "frfsr":
+        files = dict(checkpoint.split("=", 1) for checkpoint in checkpoints if "=" in checkpoint)
+        if len(files) != len(checkpoints):
+            raise UserError(f"frfsr needs files as {' '.join(f'{part}=FILE' for part in FRFSR_PARTS)}.")
+        state_dict = {part: read_checkpoint(file) for part, file in files.items()}
+    elif len(checkpoints) == 1:
+        state_dict = read_checkpoint(checkpoints[0])
+    else:
+        raise UserError(f"{arch} needs one checkpoint, got {len(checkpoints)}.")
+    module = from_published(state_dict, arch)
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".convert-", dir=output) as unfinished:
+            module.save_pretrained(unfinished)
+            for name in sorted(os.listdir(unfinished)):
+                os.replace(Path(unfinished, name), Path(output, name))
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror}.") from error
+
+
+def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
+    """Content of a .safetensors or .pth file; of the latter only tensors and plain containers are unpickled.
+
+    Raises UserError if the file is missing or is neither.
+    """
+    try:
+        if Path(path).suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}.") from error
+    except Exception as error:  # unpickling something else than a checkpoint can fail in any way
+        raise UserError(f"{path} is not a checkpoint: give a .pth or .safetensors file of weights.") from error
+
+
+def unwrap(checkpoint: Mapping[str, Any], what: str) -> State:
+    """The tensors of a checkpoint, without its wrappers and the ImageNet constants that our modules have built in.
+
+    Raises UserError if something else than tensors remains, or if the constants are others.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise UserError(f"{what} is not a checkpoint of weights but a {type(checkpoint).__name__}.")
+    for wrapper in ("params_ema", "params", "state_dict"):
+        if wrapper in checkpoint:
+            checkpoint = checkpoint[wrapper]
+    state = {}
+    for key, value in checkpoint.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{what} is not a checkpoint of weights: {key!r} is a {type(value).__name__}.")
+        constant = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.get(key.rpartition(".")[2])
+        if constant is None:
+            state[key.removeprefix("module.")] = value
+        elif value.numel() != 3 or not torch.allclose(value.flatten().float().cpu(), torch.tensor(constant), atol=1e-4):
+            raise UserError(f"{what}: {key!r} is not ImageNet's, which the encoder needs.")
+    return state
+
+
+def _load(module: nn.Module, state: State, names: Names, what: str, unused: tuple[str, ...] = ()) -> None:
+    """Copy published weights into our module. unused: prefixes of keys that may be there and are not needed."""
+    expected = {_published_key(key, names): key for key in module.state_dict()}
+    shapes = {theirs: module.state_dict()[ours].shape for theirs, ours in expected.items()}
+    problems = {
+        "missing": [key for key in expected if key not in state],
+        "unknown": [key for key in state if key not in expected and not key.startswith(unused)],
+        "of another shape": [key for key in expected if key in state and state[key].shape != shapes[key]],
+    }
+    for problem, keys in problems.items():
+        if keys:
+            listed = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
+            raise UserError(f"not a checkpoint of this architecture ({what}): {problem}: {listed}.")
+    module.load_state_dict({ours: state[theirs] for theirs, ours in expected.items()})
+
+
+def _published_key(key: str, names: Names) -> str:
+    path = key
+    while path and path not in names:
+        path = path.rpartition(".")[0]
+    return names[path] + key[len(path) :] if path else key
