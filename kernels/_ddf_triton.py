@@ -44,9 +44,9 @@ def filter_kernel(
     scale,  # (k*k,) of the filter normalisation, read only with NORMALISE
     shift,  # (k*k,)
     out,  # like x
-    channels,
     height,
     width,
+    ALL_CHANNELS: tl.constexpr,
     SIDE: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     TRANSPOSED: tl.constexpr,
@@ -61,9 +61,9 @@ def filter_kernel(
     TAPS: tl.constexpr = SIDE * SIDE
     batch = tl.program_id(2).to(tl.int64)
     pixels = height * width
-    x += batch * channels * pixels
-    out += batch * channels * pixels
-    channel += batch * channels * TAPS
+    x += batch * ALL_CHANNELS * pixels
+    out += batch * ALL_CHANNELS * pixels
+    channel += batch * ALL_CHANNELS * TAPS
     spatial += batch * TAPS * pixels
 
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -84,8 +84,8 @@ def filter_kernel(
         valid = inside & (row + down >= 0) & (row + down < height) & (column + right >= 0) & (column + right < width)
         neighbour = pixel + down * width + right
         values = tl.load(
-            x + _slot(neighbour[:, None], c[None, :], pixels, channels, CHANNELS_LAST),
-            mask=valid[:, None] & (c < channels)[None, :],
+            x + _slot(neighbour[:, None], c[None, :], pixels, ALL_CHANNELS, CHANNELS_LAST),
+            mask=valid[:, None] & (c < ALL_CHANNELS)[None, :],
             other=0.0,
         )
         pixel_filter = tl.load(spatial + k * pixels + (neighbour if TRANSPOSED else pixel), mask=valid, other=0.0).to(
@@ -93,12 +93,12 @@ def filter_kernel(
         )
         if NORMALISE:
             pixel_filter = (pixel_filter - mean) / deviation * tl.load(scale + k) + tl.load(shift + k)
-        channel_filter = tl.load(channel + c * TAPS + k, mask=c < channels, other=0.0).to(tl.float32)
+        channel_filter = tl.load(channel + c * TAPS + k, mask=c < ALL_CHANNELS, other=0.0).to(tl.float32)
         total += values.to(tl.float32) * pixel_filter[:, None] * channel_filter[None, :]
     tl.store(
-        out + _slot(pixel[:, None], c[None, :], pixels, channels, CHANNELS_LAST),
+        out + _slot(pixel[:, None], c[None, :], pixels, ALL_CHANNELS, CHANNELS_LAST),
         total.to(out.dtype.element_ty),
-        mask=inside[:, None] & (c < channels)[None, :],
+        mask=inside[:, None] & (c < ALL_CHANNELS)[None, :],
     )
 
 
@@ -110,9 +110,9 @@ def filter_gradient_kernel(
     spatial,  # (B, k*k, H*W)
     grad_channel,  # (B, pixel blocks, C, k*k) float32, one partial sum per program
     grad_spatial,  # (B, k*k, H*W)
-    channels,
     height,
     width,
+    ALL_CHANNELS: tl.constexpr,
     SIDE: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     PADDED_TAPS: tl.constexpr,  # power of two
@@ -123,12 +123,12 @@ def filter_gradient_kernel(
     TAPS: tl.constexpr = SIDE * SIDE
     batch = tl.program_id(1).to(tl.int64)
     pixels = height * width
-    x += batch * channels * pixels
-    grad += batch * channels * pixels
-    channel += batch * channels * TAPS
+    x += batch * ALL_CHANNELS * pixels
+    grad += batch * ALL_CHANNELS * pixels
+    channel += batch * ALL_CHANNELS * TAPS
     spatial += batch * TAPS * pixels
     grad_spatial += batch * TAPS * pixels
-    grad_channel += (batch * tl.num_programs(0) + tl.program_id(0)) * channels * TAPS
+    grad_channel += (batch * tl.num_programs(0) + tl.program_id(0)) * ALL_CHANNELS * TAPS
 
     tap = tl.arange(0, PADDED_TAPS)
     down = tap // SIDE - SIDE // 2
@@ -142,21 +142,21 @@ def filter_gradient_kernel(
 
     pixel_filter = tl.load(spatial + tap[:, None] * pixels + pixel[None, :], mask=real, other=0.0).to(tl.float32)
     spatial_total = tl.zeros((PADDED_TAPS, BLOCK_P), tl.float32)
-    for start in range(0, channels, BLOCK_C):
+    for start in range(0, ALL_CHANNELS, BLOCK_C):
         c = start + tl.arange(0, BLOCK_C)
         values = tl.load(
-            x + _slot(neighbour[:, :, None], c[None, None, :], pixels, channels, CHANNELS_LAST),
-            mask=valid[:, :, None] & (c < channels)[None, None, :],
+            x + _slot(neighbour[:, :, None], c[None, None, :], pixels, ALL_CHANNELS, CHANNELS_LAST),
+            mask=valid[:, :, None] & (c < ALL_CHANNELS)[None, None, :],
             other=0.0,
         )
         gradient = tl.load(
-            grad + _slot(pixel[:, None], c[None, :], pixels, channels, CHANNELS_LAST),
-            mask=(pixel < pixels)[:, None] & (c < channels)[None, :],
+            grad + _slot(pixel[:, None], c[None, :], pixels, ALL_CHANNELS, CHANNELS_LAST),
+            mask=(pixel < pixels)[:, None] & (c < ALL_CHANNELS)[None, :],
             other=0.0,
         )
         product = values.to(tl.float32) * gradient.to(tl.float32)[None, :, :]
         filter_slot = c[None, :] * TAPS + tap[:, None]
-        filter_valid = (tap < TAPS)[:, None] & (c < channels)[None, :]
+        filter_valid = (tap < TAPS)[:, None] & (c < ALL_CHANNELS)[None, :]
         channel_filter = tl.load(channel + filter_slot, mask=filter_valid, other=0.0).to(tl.float32)
         spatial_total += tl.sum(product * channel_filter[:, None, :], axis=2)
         channel_part = tl.sum(product * pixel_filter[:, :, None], axis=1)
@@ -192,9 +192,9 @@ def filter_pixels(
         scale if normalise else x,  # a kernel argument must be a tensor, read or not
         shift if normalise else x,
         out,
-        channels,
         height,
         width,
+        ALL_CHANNELS=channels,
         SIDE=channel.shape[-1],
         CHANNELS_LAST=channels_last,
         TRANSPOSED=transposed,
@@ -223,9 +223,9 @@ def filter_gradients(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) 
         spatial.contiguous(),
         grad_channel,
         grad_spatial,
-        channels,
         height,
         width,
+        ALL_CHANNELS=channels,
         SIDE=channel.shape[-1],
         CHANNELS_LAST=channels_last,
         PADDED_TAPS=triton.next_power_of_2(taps),

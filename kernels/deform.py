@@ -67,9 +67,10 @@ def _deform_conv(
     match_padding: str,
 ) -> Tensor:
     if use_triton(x):
-        from frfsr.kernels import _deform_triton
+        from frfsr.kernels._deform_triton import deform_conv_triton
 
-        return _deform_triton.deform_conv(x, offset, mask, weight, bias, flow, flow_scale, match_padding)
+        out = deform_conv_triton(x, offset, mask, weight, bias, flow, flow_scale, match_padding)
+        return out.contiguous(memory_format=memory_format(x))
     if use_reference() or x.device.type != "cpu":
         out = deform_conv_reference(x, offset, mask, weight, bias, flow, flow_scale, match_padding)
         return out.contiguous(memory_format=memory_format(x))
@@ -95,17 +96,19 @@ def _deform_conv_backward(
     match_padding: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if use_triton(x):
-        from frfsr.kernels import _deform_triton
+        from frfsr.kernels._deform_backward_triton import deform_conv_backward_triton
 
-        return _deform_triton.deform_conv_backward(grad, x, offset, mask, weight, flow, flow_scale, match_padding)
-    if use_reference() or x.device.type != "cpu":
+        gradients = deform_conv_backward_triton(grad, x, offset, mask, weight, flow, flow_scale, match_padding)
+    elif use_reference() or x.device.type != "cpu":
         with torch.enable_grad():
             leaves = [tensor.detach().requires_grad_() for tensor in (x, offset, mask, weight)]
             out = deform_conv_reference(*leaves, None, flow, flow_scale, match_padding)
             gradients = torch.autograd.grad(out, leaves, grad)
-        return tuple(g.contiguous(memory_format=memory_format(leaf)) for g, leaf in zip(gradients, leaves, strict=True))
-    flows = None if flow is None else tap_flows(flow.to(accumulator_dtype(x)), match_padding)
-    return deform_conv_backward_cpu(grad, x, offset, mask, weight, flows, flow_scale)
+    else:
+        flows = None if flow is None else tap_flows(flow.to(accumulator_dtype(x)), match_padding)
+        gradients = deform_conv_backward_cpu(grad, x, offset, mask, weight, flows, flow_scale)
+    inputs = (x, offset, mask, weight)
+    return tuple(g.contiguous(memory_format=memory_format(t)) for g, t in zip(gradients, inputs, strict=True))
 
 
 @_deform_conv_backward.register_fake
