@@ -160,6 +160,16 @@ def test_data_pack_and_check(folder, capsys):
     assert main(["data", "check", "missing"]) == 2
 
 
+@pytest.mark.parametrize("arch", ["frfsr", "frfsr-reuse", "unknown"])
+@pytest.mark.parametrize("checkpoint", ["missing.pth", "photo.png"])
+def test_convert_refuses_what_is_no_checkpoint(folder, capfd, checkpoint, arch):
+    assert main(["convert", checkpoint, "out", "--arch", arch]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("frfsr: ")
+    assert err.count("\n") == 1
+    assert not (folder / "out").exists()
+
+
 def test_missing_arguments_exit_with_2(capsys):
     with pytest.raises(SystemExit) as end:
         main(["upscale"])
