@@ -83,7 +83,7 @@ def upscale_photo(
         raise UserError(f"tile is {tile} pixels: it must be at least {2 * OVERLAP}.")
     height, width, channels = photo.pixels.shape
     lr = to_tensor(photo)
-    reference = join([shrink(to_tensor(reference)) for reference in references] or [own_reference(lr)])
+    canvas = join([shrink(to_tensor(reference)) for reference in references] or [own_reference(lr)])
     rows, columns = tile_starts(height, tile), tile_starts(width, tile)
     result = np.empty((SCALE * height, SCALE * width, channels), photo.pixels.dtype)
     if photo.has_alpha:
@@ -94,13 +94,13 @@ def upscale_photo(
     steps = tqdm(total=1 + len(rows) * len(columns), desc="upscale", unit="tile", disable=not progress)
     with torch.inference_mode(), steps:
         try:
-            reference = model.encode_reference(reference.to(weight))
+            encoded = model.encode_reference(canvas.to(weight))
             steps.update()
             for top, row_overlap in rows:
                 strip = np.empty((SCALE * min(tile, height), *color.shape[1:]), color.dtype)
                 for left, column_overlap in columns:
                     piece = lr[..., top : top + tile, left : left + tile].to(weight)
-                    pixels = to_pixels(model(piece, reference).image, color.shape[2], color.dtype)
+                    pixels = to_pixels(model(piece, encoded).image, color.shape[2], color.dtype)
                     paste(strip, pixels, left, column_overlap, axis=1)
                     steps.update()
                 paste(color, strip, top, row_overlap, axis=0)
