@@ -62,7 +62,9 @@ def _dynamic_filter_cpu(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
     taps = channel.shape[-1]
     margin = taps // 2
     dtype = accumulator_dtype(x)
-    out = torch.empty_like(x, memory_format=memory_format(x))
+    layout = memory_format(x)
+    x = x.contiguous()  # else a few channels of a channels-last image cost the cache lines of all
+    out = torch.empty_like(x)
     for b, c in _channel_blocks(x):
         padded = F.pad(x[b, c].to(dtype), (margin,) * 4)
         channel_block = rearrange(channel[b, c].to(dtype), "c i j -> (i j) c 1 1")
@@ -74,7 +76,7 @@ def _dynamic_filter_cpu(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
             torch.mul(padded[:, i : i + height, j : j + width], spatial_block[k], out=product)
             total.addcmul_(product, channel_block[k])
         out[b, c] = total
-    return out
+    return out.contiguous(memory_format=layout)
 
 
 def _dynamic_filter_backward_cpu(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) -> tuple[Tensor, ...]:
@@ -83,12 +85,14 @@ def _dynamic_filter_backward_cpu(grad: Tensor, x: Tensor, channel: Tensor, spati
     taps = channel.shape[-1]
     margin = taps // 2
     dtype = accumulator_dtype(x)
-    grad_x = torch.empty_like(x, memory_format=memory_format(x))
+    layout = memory_format(x)
+    x, grad = x.contiguous(), grad.contiguous()
+    grad_x = torch.empty_like(x)
     grad_channel = torch.empty(batch, channels, taps * taps, dtype=dtype)
     grad_spatial = torch.zeros(batch, taps * taps, height * width, dtype=dtype)
     for b, c in _channel_blocks(x):
         padded = F.pad(x[b, c].to(dtype), (margin,) * 4)
-        grad_block = grad[b, c].to(dtype).contiguous()
+        grad_block = grad[b, c].to(dtype)
         channel_block = rearrange(channel[b, c].to(dtype), "c i j -> (i j) c")
         spatial_block = spatial[b].to(dtype).contiguous()
         grad_padded = torch.zeros_like(padded)
@@ -103,7 +107,8 @@ def _dynamic_filter_backward_cpu(grad: Tensor, x: Tensor, channel: Tensor, spati
             torch.mul(grad_block, spatial_block[k], out=product)
             grad_padded[window].addcmul_(product, channel_block[k, :, None, None])
         grad_x[b, c] = grad_padded[:, margin : margin + height, margin : margin + width]
-    return grad_x, grad_channel.view_as(channel).to(channel.dtype), grad_spatial.view_as(spatial).to(spatial.dtype)
+    grad_channel, grad_spatial = grad_channel.view_as(channel), grad_spatial.view_as(spatial)
+    return grad_x.contiguous(memory_format=layout), grad_channel.to(channel.dtype), grad_spatial.to(spatial.dtype)
 
 
 def _spatial_filter(spatial: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
