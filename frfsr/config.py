@@ -53,6 +53,7 @@ class FRFSRConfig:
     match_padding: Literal["same", "valid"] = (
         "same"  # valid: only patches wholly inside the image are matched (published)
     )
+    refine: int = 0  # search radius, reference pixels, of a block matching after the argmax; 0: none (the paper)
 
     # Reference features F_Ref^i (section III-C)
     texture_channels: Scales = (64, 128, 256)  # relu1_1, relu2_1, relu3_1 of VGG19
@@ -94,6 +95,8 @@ class FRFSRConfig:
         require_choices(self)
         if self.base == "sife" and not self.sife:
             raise UserError("base: sife needs sife: true.")
+        if self.refine and self.match_padding != "same":
+            raise UserError("refine needs match_padding: same.")
         for channels in self.texture_channels:
             if channels % self.groups:
                 raise UserError(f"groups ({self.groups}) must divide every one of texture_channels, got {channels}.")
@@ -125,6 +128,7 @@ class FRFSRConfig:
             sife_features=64,
             sife_blocks=1,
             sife_growth=32,
+            refine=4,
             groups=1,
             channels=(16, 32, 48),
             dynamic_blocks=(0, 1, 1),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from frfsr.config import FRFSRConfig
 from frfsr.errors import UserError
 from frfsr.features import SIFE, ReferencePyramid, TextureEncoder
-from frfsr.matching import Correspondence, correspond
+from frfsr.matching import Correspondence, blurred_luma, correspond, refine
 from frfsr.reuse import reuse_features
 from frfsr.unet import MultiScaleAggregation, Textures
 
@@ -22,11 +22,13 @@ PACKAGED_WEIGHTS = Path(__file__).parent / "weights"
 class ReferenceFeatures(NamedTuple):
     """All that the model needs of a reference image, so that many LR images or tiles can share it.
 
-    matching: texture features (B, C, hr, wr) at stride 4; pyramid: F_Ref at strides 1, 2 and 4.
+    matching: texture features (B, C, hr, wr) at stride 4; pyramid: F_Ref at strides 1, 2 and 4; luma: for the
+    refinement of the flow, (B, 1, 4hr, 4wr), or None where the model has none.
     """
 
     matching: Tensor
     pyramid: tuple[Tensor, Tensor, Tensor]
+    luma: Tensor | None
 
 
 class SRResult(NamedTuple):
@@ -82,6 +84,9 @@ class FRFSR(
             reference = self.encode_reference(reference)
         with torch.no_grad():  # an argmax has no gradient; the encoder learns in recipes/train_matching.py
             correspondence = correspond(self.encoder(upsampled), reference.matching, self.config.match_padding)
+            if self.config.refine:
+                flow = refine(correspondence.flow, blurred_luma(upsampled), reference.luma, self.config.refine)
+                correspondence = correspondence._replace(flow=flow)
         textures = Textures(correspondence, reference.pyramid, sife, base)
 
         if self.reuse_aggregation is None:
@@ -100,7 +105,8 @@ class FRFSR(
         )
         with torch.no_grad():
             matching = (self.encoder if self.reference_encoder is None else self.reference_encoder)(reference)
-        return ReferenceFeatures(matching, self.pyramid(reference))
+        luma = blurred_luma(reference) if self.config.refine else None
+        return ReferenceFeatures(matching, self.pyramid(reference), luma)
 
     def single_image(self, lr: Tensor, upsampled: Tensor) -> tuple[Tensor | None, Tensor]:
         """What is known without a reference: F_sife (eq. 14), and the base image that is to be refined."""
