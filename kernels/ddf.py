@@ -46,69 +46,68 @@ def dynamic_filter_reference(x: Tensor, channel: Tensor, spatial: Tensor) -> Ten
     return (neighbours * channel * spatial).sum(2).to(x.dtype, memory_format=memory_format(x))
 
 
-# One block of channels of one image (fp32: 1 MiB) and its few temporaries stay in a core's cache.
-_BLOCK_ELEMENTS = 1 << 18
+# What is worked on at a time (fp32: 512 KiB) and its temporaries stay in a core's cache.
+_BLOCK_ELEMENTS = 1 << 17
 
 
-def _channel_blocks(x: Tensor) -> list[tuple[int, slice]]:
+def _blocks(x: Tensor) -> list[tuple[int, slice, slice]]:
+    """Image, channels and rows of parts that lie together in memory: rows if channels-last, else channels."""
     batch, channels, height, width = x.shape
-    step = max(1, _BLOCK_ELEMENTS // max(1, height * width))
-    return [(b, slice(c, min(c + step, channels))) for b in range(batch) for c in range(0, channels, step)]
+    if memory_format(x) == torch.channels_last:
+        step = max(1, _BLOCK_ELEMENTS // max(1, channels * width))
+        parts = [(slice(None), slice(y, min(y + step, height))) for y in range(0, height, step)]
+    else:
+        step = max(1, _BLOCK_ELEMENTS // max(1, height * width))
+        parts = [(slice(c, min(c + step, channels)), slice(0, height)) for c in range(0, channels, step)]
+    return [(b, *part) for b in range(batch) for part in parts]
+
+
+def _windows(side: int, rows: slice, width: int) -> list[tuple[slice, slice, slice]]:
+    """For every tap the part of a padded image (C, H + side - 1, W + side - 1) that it reads for some rows."""
+    taps = [divmod(k, side) for k in range(side * side)]
+    return [(slice(None), slice(rows.start + i, rows.stop + i), slice(j, j + width)) for i, j in taps]
 
 
 def _dynamic_filter_cpu(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
     """Nine fused multiply-adds over shifted views, in blocks that fit the cache."""
-    height, width = x.shape[-2:]
-    taps = channel.shape[-1]
-    margin = taps // 2
-    dtype = accumulator_dtype(x)
-    layout = memory_format(x)
-    x = x.contiguous()  # else a few channels of a channels-last image cost the cache lines of all
+    x = x.contiguous(memory_format=memory_format(x))
+    side, dtype = channel.shape[-1], accumulator_dtype(x)
+    channel, spatial = rearrange(channel.to(dtype), "b c i j -> b (i j) c 1 1"), spatial.to(dtype)
+    padded = F.pad(x.to(dtype), (side // 2,) * 4)
     out = torch.empty_like(x)
-    for b, c in _channel_blocks(x):
-        padded = F.pad(x[b, c].to(dtype), (margin,) * 4)
-        channel_block = rearrange(channel[b, c].to(dtype), "c i j -> (i j) c 1 1")
-        spatial_block = spatial[b].to(dtype)
-        total = padded.new_zeros(padded.shape[0], height, width)
+    for b, c, rows in _blocks(x):
+        total = torch.zeros_like(x[b, c, rows], dtype=dtype)
         product = torch.empty_like(total)
-        for k in range(taps * taps):
-            i, j = divmod(k, taps)
-            torch.mul(padded[:, i : i + height, j : j + width], spatial_block[k], out=product)
-            total.addcmul_(product, channel_block[k])
-        out[b, c] = total
-    return out.contiguous(memory_format=layout)
+        for k, window in enumerate(_windows(side, rows, x.shape[3])):
+            torch.mul(padded[b, c][window], spatial[b, k, rows], out=product)
+            total.addcmul_(product, channel[b, k, c])
+        out[b, c, rows] = total
+    return out
 
 
 def _dynamic_filter_backward_cpu(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) -> tuple[Tensor, ...]:
     """Gradients of x, channel and spatial, tap by tap in the same blocks."""
-    batch, channels, height, width = x.shape
-    taps = channel.shape[-1]
-    margin = taps // 2
-    dtype = accumulator_dtype(x)
-    layout = memory_format(x)
-    x, grad = x.contiguous(), grad.contiguous()
-    grad_x = torch.empty_like(x)
-    grad_channel = torch.empty(batch, channels, taps * taps, dtype=dtype)
-    grad_spatial = torch.zeros(batch, taps * taps, height * width, dtype=dtype)
-    for b, c in _channel_blocks(x):
-        padded = F.pad(x[b, c].to(dtype), (margin,) * 4)
-        grad_block = grad[b, c].to(dtype)
-        channel_block = rearrange(channel[b, c].to(dtype), "c i j -> (i j) c")
-        spatial_block = spatial[b].to(dtype).contiguous()
-        grad_padded = torch.zeros_like(padded)
+    x = x.contiguous(memory_format=memory_format(x))
+    side, dtype = channel.shape[-1], accumulator_dtype(x)
+    margin = side // 2
+    grad = grad.to(dtype).contiguous(memory_format=memory_format(x))
+    channels, spatials = rearrange(channel.to(dtype), "b c i j -> b (i j) c"), spatial.to(dtype).contiguous()
+    padded = F.pad(x.to(dtype), (margin,) * 4)
+    grad_padded = torch.zeros_like(padded)
+    grad_channel, grad_spatial = torch.zeros_like(channels), torch.zeros_like(spatials)
+    for b, c, rows in _blocks(x):
+        grad_block = grad[b, c, rows]
         product = torch.empty_like(grad_block)
-        for k in range(taps * taps):
-            i, j = divmod(k, taps)
-            window = (slice(None), slice(i, i + height), slice(j, j + width))
-            torch.mul(grad_block, padded[window], out=product)
+        for k, window in enumerate(_windows(side, rows, x.shape[3])):
+            torch.mul(grad_block, padded[b, c][window], out=product)
             flat = rearrange(product, "c h w -> c (h w)")
-            grad_channel[b, c, k] = flat @ spatial_block[k].flatten()
-            grad_spatial[b, k].addmv_(flat.t(), channel_block[k])
-            torch.mul(grad_block, spatial_block[k], out=product)
-            grad_padded[window].addcmul_(product, channel_block[k, :, None, None])
-        grad_x[b, c] = grad_padded[:, margin : margin + height, margin : margin + width]
-    grad_channel, grad_spatial = grad_channel.view_as(channel), grad_spatial.view_as(spatial)
-    return grad_x.contiguous(memory_format=layout), grad_channel.to(channel.dtype), grad_spatial.to(spatial.dtype)
+            grad_channel[b, k, c].addmv_(flat, spatials[b, k, rows].flatten())
+            grad_spatial[b, k, rows].view(-1).addmv_(flat.t(), channels[b, k, c])
+            torch.mul(grad_block, spatials[b, k, rows], out=product)
+            grad_padded[b, c][window].addcmul_(product, channels[b, k, c, None, None])
+    grad_x = grad_padded[:, :, margin : margin + x.shape[2], margin : margin + x.shape[3]].to(x.dtype)
+    grad_channel = rearrange(grad_channel, "b (i j) c -> b c i j", i=side).to(channel.dtype).contiguous()
+    return grad_x.contiguous(memory_format=memory_format(x)), grad_channel, grad_spatial.to(spatial.dtype)
 
 
 def _spatial_filter(spatial: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
