@@ -50,10 +50,17 @@ def _pixel_rows(flow: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 def _gather(feature: Tensor, flow: Tensor) -> Tensor:
     """The warp by a flow of whole numbers, which copies pixels."""
+    feature = feature.contiguous(memory_format=memory_format(feature))
     out = _empty_warped(feature, flow)
+    channels_last = memory_format(feature) == torch.channels_last
     for source, target, index, inside in zip(feature, out, *_pixel_rows(flow, *feature.shape[-2:]), strict=True):
-        pixels = rearrange(source, "c h w -> (h w) c")[index].mul_(inside[:, None])
-        target.copy_(rearrange(pixels, "(h w) c -> c h w", h=flow.shape[1]))
+        if channels_last:
+            rows = rearrange(target, "c h w -> (h w) c")
+            torch.index_select(rearrange(source, "c h w -> (h w) c"), 0, index, out=rows)
+            rows[~inside] = 0
+        else:
+            torch.index_select(source.flatten(1), 1, index, out=target.flatten(1))
+            target.flatten(1)[:, ~inside] = 0
     return out
 
 
