@@ -261,6 +261,21 @@ def test_command_prints_a_table_and_writes_json(wrsr: Path, tmp_path: Path, caps
     assert report["versions"]["manifests"] == "1"
 
 
+@pytest.mark.slow
+def test_two_processes_share_the_images_and_agree_with_one(wrsr: Path, tmp_path: Path) -> None:
+    script = tmp_path / "evaluate.py"
+    script.write_text("import sys; from frfsr.cli import main; sys.exit(main())")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", script]
+    words = ["eval", "--data", f"wrsr={wrsr}", "--model", "bicubic", "--json", tmp_path / "out.json"]
+    done = subprocess.run([*launch, *words], check=True, capture_output=True, text=True)
+    assert done.stdout.count("WR-SR (3 of 80)  bicubic") == 1
+    (shared,) = json.loads((tmp_path / "out.json").read_text())["results"]
+    alone = evaluate(Bicubic(), TestSet("wrsr", wrsr)).scores
+    assert [(s["name"], s["psnr_y"], s["ssim_y"]) for s in shared["scores"]] == [
+        (s.name, s.psnr_y, s.ssim_y) for s in alone
+    ]
+
+
 def test_command_exits_with_1_after_a_failure(wrsr: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (wrsr / "input" / "002.png").write_text("no image")
     assert frfsr_eval("--data", f"wrsr={wrsr}", "--model", "bicubic") == 1
