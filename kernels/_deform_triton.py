@@ -16,7 +16,7 @@ from torch import Tensor
 from frfsr.kernels._deform_sampling import sample_taps, tap_positions, weight_slots
 
 TAPS = 9
-LAUNCH = {"num_warps": 8, "num_stages": 1}  # gathers do not pipeline: prefetching them only costs registers
+STAGES = 1  # gathers do not pipeline: prefetching them only costs registers
 
 
 @triton.jit
@@ -88,25 +88,29 @@ def forward_kernel(
 
 
 class Tile(NamedTuple):
-    """Output pixels, groups, channels per group and output channels of one step of a program; powers of two."""
+    """Output pixels, groups, channels per group and output channels of one step of a program, all powers of two."""
 
     pixels: int
     groups: int
     channels: int
     outputs: int
+    num_warps: int
 
 
 def choose_tile(groups: int, group_channels: int, outputs: int, dtype: torch.dtype, tf32: bool) -> Tile:
     """64 pixels x 128 bytes of channels, or as few as 16 channels (the least for tensor cores) of thin features.
 
-    Without tensor cores, true float32, half the pixels: the products take more registers.
+    Whole tiles need no masks: 48 channels are taken as 3 x 16 rather than as a part of 64. True float32 has no tensor
+    cores and gets half the pixels: its products take more registers.
     """
     step = 32 if dtype == torch.float32 else 64
-    channels = min(step, triton.next_power_of_2(group_channels))
+    divisor = group_channels & -group_channels  # the largest power of two in it
+    whole = divisor >= 16 or divisor == group_channels
+    channels = min(step, divisor if whole else triton.next_power_of_2(group_channels))
     group_block = min(step // channels, triton.next_power_of_2(groups))
     channels = max(channels, 16 // group_block)
-    pixels = 32 if dtype == torch.float32 and not tf32 else 64
-    return Tile(pixels, group_block, channels, max(16, min(64, triton.next_power_of_2(outputs))))
+    pixels, num_warps = (32, 4) if dtype == torch.float32 and not tf32 else (64, 8)
+    return Tile(pixels, group_block, channels, max(16, min(64, triton.next_power_of_2(outputs))), num_warps)
 
 
 class Operands(NamedTuple):
@@ -152,7 +156,8 @@ def operands_of(
             GROUPS=tile.groups,
             CHANNELS=tile.channels,
             OUTPUTS=tile.outputs,
-            **LAUNCH,
+            num_warps=tile.num_warps,
+            num_stages=STAGES,
         ),
     )
 
