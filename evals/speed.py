@@ -193,7 +193,7 @@ def write(rows: list[Row], out: Path, facts: dict[str, str]) -> None:
     lines = [
         "# Speed",
         "",
-        "Written by `frfsr eval speed`. Median times of one call. *Stock* is what RefSR code bases do in plain PyTorch,",
+        "Written by `frfsr eval speed`. Median times of one call. *Stock* is what RefSR code does in plain PyTorch,",
         "for the model the same network on the readable reference kernels (on a CPU in float32). *Floor* is the bare",
         "product of the unfolded patches for patch_argmax, for the others a copy of as many bytes as go in and out.",
         "Memory is the peak beyond what was in use before the call.",

@@ -58,23 +58,26 @@ def match_kernel(
 
     The merge between programs is a maximum of integers: independent of their order, and the lowest index wins ties.
     """
+    tile = tl.program_id(1)
     query_tiles = (query_width - 2) // QUERIES
-    x = tl.program_id(0) % query_tiles * QUERIES + tl.arange(0, QUERIES)
-    u = tl.program_id(0) // query_tiles * KEYS + tl.arange(0, KEYS)
+    x = tile % query_tiles * QUERIES + tl.arange(0, QUERIES)
+    u = tile // query_tiles * KEYS + tl.arange(0, KEYS)
     batch = tl.program_id(2).to(tl.int64)
     query += batch * query_rows * query_width * CHANNELS
     key += batch * key_rows * key_width * CHANNELS
     key_scale += batch * (key_rows - 2) * (key_width - 2)
     best += batch * (query_rows - 2) * query_patches
 
-    # Programs with the same diagonal lie together; its first row pair has y = 0 or v = 0.
+    # A diagonal is named by its shift v - y. The middle one is the longest: it starts first, the shortest last.
     segments = tl.cdiv(tl.minimum(query_rows, key_rows) - 2, segment)
-    shift = tl.program_id(1) // segments - (query_rows - 3)
-    first = tl.maximum(-shift, 0) + tl.program_id(1) % segments * segment
+    number = tl.program_id(0) // segments
+    shift = ((key_rows - query_rows) >> 1) + (number + 1) // 2 * tl.where(number % 2 == 1, 1, -1)
+    first = tl.maximum(-shift, 0) + tl.program_id(0) % segments * segment
     rows = tl.minimum(segment + 2, tl.minimum(query_rows - first, key_rows - first - shift))
+    rows = tl.where(rows < 3, 0, rows)
 
-    query += tl.program_id(0) % query_tiles * QUERIES * CHANNELS
-    key += tl.program_id(0) // query_tiles * KEYS * CHANNELS
+    query += tile % query_tiles * QUERIES * CHANNELS
+    key += tile // query_tiles * KEYS * CHANNELS
     query_offset = tl.arange(0, QUERIES)[:, None] * CHANNELS + tl.arange(0, STEP)[None, :]
     key_offset = tl.arange(0, KEYS)[:, None] * CHANNELS + tl.arange(0, STEP)[None, :]
     PARTS: tl.constexpr = CHANNELS // STEP
@@ -98,7 +101,7 @@ def match_kernel(
                 score, column = tl.max(similarity, axis=1, return_indices=True)
                 bits = (score + 0.0).to(tl.int32, bitcast=True)  # adding 0 turns -0 into 0, which is equal to it
                 ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-                index = v.to(tl.int64) * key_patches + tl.program_id(0) // query_tiles * KEYS + column
+                index = v.to(tl.int64) * key_patches + tile // query_tiles * KEYS + column
                 packed = (ordered.to(tl.int64) << 32) | (0xFFFFFFFF - index)
                 found = (x < query_patches) & (score > -float("inf"))
                 tl.atomic_max(best + y.to(tl.int64) * query_patches + x, packed, mask=found, sem="relaxed")
@@ -117,7 +120,7 @@ def tile_for(dtype: torch.dtype, tf32: bool, hopper: bool) -> Tile:
 
 
 def _is_hopper(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device)[0] == 9
 
 
 def patch_argmax_triton(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +141,7 @@ def patch_argmax_triton(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     diagonals = query_rows + key_rows - 5  # those with at least one patch of each
     walk = min(query_rows, key_rows) - 2
     segment = 128 if batch * diagonals * query_tiles * key_tiles > MANY_PROGRAMS else 32
-    match_kernel[(query_tiles * key_tiles, diagonals * triton.cdiv(walk, segment), batch)](
+    match_kernel[(diagonals * triton.cdiv(walk, segment), query_tiles * key_tiles, batch)](
         queries,
         keys,
         key_scale,
