@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from frfsr.errors import UserError
@@ -167,6 +168,8 @@ def run_figures(options: argparse.Namespace) -> int:
     """
     from accelerate import PartialState
 
+    if find_spec("matplotlib") is None:
+        raise UserError("figures need matplotlib: pip install 'frfsr[eval]'")
     from frfsr.evals.figures import Box
     from frfsr.evals.gallery import Choice, chart_items, picture_items, write_gallery
     from frfsr.evals.tables import failures, results_table
