@@ -59,7 +59,8 @@ def run(out: str | Path = "evals/results", device: str | None = None) -> int:
     for case in cases():
         rows.append(measure(case) if case.device in devices else _row(case))
         print(" | ".join(_cells(rows[-1])), flush=True)
-    write(rows, Path(out), machine(devices))
+        files = write(rows, Path(out), machine(devices))  # what is measured stays if a later case fails
+    print("wrote", *files)
     return 0
 
 
@@ -185,8 +186,8 @@ HEADINGS = [
 ]
 
 
-def write(rows: list[Row], out: Path, facts: dict[str, str]) -> None:
-    """``speed-<machine>.csv`` and ``.md`` in ``out``, each replaced as a whole."""
+def write(rows: list[Row], out: Path, facts: dict[str, str]) -> tuple[Path, Path]:
+    """``speed-<machine>.md`` and ``.csv`` in ``out``, each replaced as a whole; returns their paths."""
     name = re.sub(r"[^a-z0-9]+", "-", facts.get("gpu", facts["cpu"]).lower()).strip("-")
     out.mkdir(parents=True, exist_ok=True)
     table = [HEADINGS, ["---"] * len(HEADINGS), *map(_cells, rows)]
@@ -202,15 +203,16 @@ def write(rows: list[Row], out: Path, facts: dict[str, str]) -> None:
         "",
         *("| " + " | ".join(cells) + " |" for cells in table),
     ]
-    _replace(out / f"speed-{name}.md", lambda file: file.write("\n".join(lines) + "\n"))
+    markdown, spreadsheet = out / f"speed-{name}.md", out / f"speed-{name}.csv"
+    _replace(markdown, lambda file: file.write("\n".join(lines) + "\n"))
 
     def write_csv(file) -> None:
         writer = csv.writer(file)
         writer.writerow([*(field.name for field in fields(Row)), *facts])
         writer.writerows([*asdict(row).values(), *facts.values()] for row in rows)
 
-    _replace(out / f"speed-{name}.csv", write_csv)
-    print(f"wrote {out}/speed-{name}.md and .csv")
+    _replace(spreadsheet, write_csv)
+    return markdown, spreadsheet
 
 
 def _replace(path: Path, write_to: Callable) -> None:
