@@ -100,13 +100,13 @@ def from_published(state_dict: Mapping[str, Any], arch: str) -> nn.Module:
     state = unwrap(state_dict, arch)
     if arch == "extractor":
         module = Extractor(published.extractor_sizes(state))
-        _load(module, state, published.extractor_names(), arch)
+        load_published(module, state, published.extractor_names(), arch)
     elif arch == "rrdb":
         module = RRDBNet(**published.rrdb_sizes(state))
-        _load(module, state, published.rrdb_names(state), arch)
+        load_published(module, state, published.rrdb_names(state), arch)
     else:
         module = ReuseNetwork(FRFSRConfig.published(sife=False, **published.aggregation_sizes(state)))
-        _load(module.aggregation, state, _aggregation_names(module.config), arch)
+        load_published(module.aggregation, state, _aggregation_names(module.config), arch)
     return module.eval()
 
 
@@ -122,10 +122,10 @@ def _complete_model(state_dicts: Mapping[str, Any]) -> FRFSR:
     )
     model = FRFSR(config)
     encoders = nn.ModuleDict({"encoder": model.encoder, "reference_encoder": model.reference_encoder})
-    _load(model.aggregation, net_g, _aggregation_names(config), "net_g")
-    _load(encoders, extractor, published.extractor_names(), "extractor")
-    _load(model.pyramid, vgg, published.vgg_names(vgg), "vgg", unused=published.VGG_UNUSED)
-    _load(model.sife, rrdb, published.rrdb_names(rrdb), "rrdb", unused=published.ESRGAN_UPSAMPLING)
+    load_published(model.aggregation, net_g, _aggregation_names(config), "net_g")
+    load_published(encoders, extractor, published.extractor_names(), "extractor")
+    load_published(model.pyramid, vgg, published.vgg_names(vgg), "vgg", unused=published.VGG_UNUSED)
+    load_published(model.sife, rrdb, published.rrdb_names(rrdb), "rrdb", unused=published.ESRGAN_UPSAMPLING)
     return model
 
 
@@ -198,9 +198,12 @@ def unwrap(checkpoint: Mapping[str, Any], what: str) -> State:
     return state
 
 
-def _load(module: nn.Module, state: State, names: Names, what: str, unused: tuple[str, ...] = ()) -> None:
-    """Copy published weights into our module. unused: prefixes of keys that may be there and are not needed."""
-    expected = {_published_key(key, names): key for key in module.state_dict()}
+def load_published(module: nn.Module, state: State, names: Names, what: str, unused: tuple[str, ...] = ()) -> None:
+    """Copy published weights into our module. unused: prefixes of keys that may be there and are not needed.
+
+    Raises UserError, which names the keys, if one is missing, unknown or of a wrong shape.
+    """
+    expected = {published.published_key(key, names): key for key in module.state_dict()}
     shapes = {theirs: module.state_dict()[ours].shape for theirs, ours in expected.items()}
     problems = {
         "missing": [key for key in expected if key not in state],
@@ -212,10 +215,3 @@ def _load(module: nn.Module, state: State, names: Names, what: str, unused: tupl
             listed = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
             raise UserError(f"not a checkpoint of this architecture ({what}): {problem}: {listed}.")
     module.load_state_dict({ours: state[theirs] for theirs, ours in expected.items()})
-
-
-def _published_key(key: str, names: Names) -> str:
-    path = key
-    while path and path not in names:
-        path = path.rpartition(".")[0]
-    return names[path] + key[len(path) :] if path else key

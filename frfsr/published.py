@@ -35,6 +35,14 @@ OLD_ESRGAN = {"conv_body": "trunk_conv", "conv_up1": "upconv1", "conv_up2": "upc
 ESRGAN_UPSAMPLING = ("conv_up1.", "conv_up2.", "conv_hr.", "conv_last.", "upconv1.", "upconv2.", "HRconv.")
 
 
+def published_key(key: str, names: Names) -> str:
+    """The published name of our parameter `key`."""
+    path = key
+    while path and path not in names:
+        path = path.rpartition(".")[0]
+    return names[path] + key[len(path) :] if path else key
+
+
 def size(state: State, key: str) -> int:
     """Output channels of the weight `key`."""
     if key not in state:

@@ -1,9 +1,13 @@
 """Fixtures that several test files use."""
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +37,33 @@ def small_model_folder(small_model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     small_model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden(golden_folder) -> Callable[[str], dict[str, torch.Tensor]]:
+    """golden(case): the tensors of one case of the published implementation."""
+    return lambda case: load_file(golden_folder / f"{case}.safetensors")
+
+
+@pytest.fixture(scope="session")
+def golden_rule(golden_folder) -> ModuleType:
+    """The module that makes the cases' weights from their names."""
+    spec = importlib.util.spec_from_file_location("golden_weights", golden_folder / "golden_weights.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """A table of the errors against the published numbers, when such tests ran."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, ())]
+    rows = [value for report in reports for name, value in report.user_properties if name == "golden"]
+    if rows:
+        terminalreporter.section("largest error against the published implementation, relative to the largest value")
+        for what, dtype, error, tolerance in rows:
+            terminalreporter.line(f"{what:<63}{dtype:<9}{error:9.1e}  of {tolerance:.0e}")
