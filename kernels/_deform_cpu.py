@@ -71,6 +71,7 @@ def _blocks(canvas: Tensor, offset: Tensor, mask: Tensor, flow: Tensor | None, s
         yield _Block(rows, grid, samples, rearrange(mask[:, rows].to(canvas.dtype), "(g k) h w -> g 1 k h w", g=groups))
 
 
+@torch.autocast("cpu", enabled=False)  # an operator's dtypes are those of its arguments
 def deform_conv_cpu(
     x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, flow: Tensor | None, scale: int
 ) -> Tensor:
@@ -86,6 +87,7 @@ def deform_conv_cpu(
     return out if bias is None else out.add_(rearrange(bias.to(x.dtype), "o -> o 1 1"))
 
 
+@torch.autocast("cpu", enabled=False)
 def deform_conv_backward_cpu(
     grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, flow: Tensor | None, scale: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
