@@ -22,6 +22,8 @@ from torch import Tensor
 from frfsr.config import MatchingConfig, TrainingConfig
 from frfsr.errors import UserError
 
+SOURCES = "pretrained.json"
+
 
 def replace_folder(new: Path, final: Path) -> None:
     """Put the complete folder `new` in the place of `final`; a reader never sees a half-written one."""
@@ -42,6 +44,7 @@ class Run:
         self.config, self.accelerator = config, accelerator
         self.folder = Path(config.out)
         self.checkpoints = self.folder / "checkpoints"
+        self.sources: dict[str, str] = {}  # SHA-256 of the pretrained weights that the run uses
         self.board = None
         if not accelerator.is_main_process:
             return
@@ -49,6 +52,8 @@ class Run:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             settings = self.folder / "config.yaml"
             previous = yaml.safe_load(settings.read_text()) if settings.exists() else None
+            if previous is not None:  # of an older version, it may lack settings that came later
+                previous = plain(type(config)(data="any", out="any")) | previous
             settings.write_text(yaml.safe_dump(plain(config), sort_keys=False))
         except OSError as error:
             raise UserError(f"cannot write the run folder {self.folder}: {error.strerror}.") from error
@@ -87,6 +92,7 @@ class Run:
         self.accelerator.save_state(str(partial))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            (partial / SOURCES).write_text(json.dumps(self.sources))
             replace_folder(partial, self.checkpoints / f"{step:07d}")
             for old in self.saved_steps()[self.config.keep :]:
                 shutil.rmtree(self.checkpoints / f"{old:07d}")
@@ -99,14 +105,25 @@ class Run:
         """Load the latest usable checkpoint; returns its step, 0 if there is none."""
         steps = self.saved_steps()
         for step in steps:
+            checkpoint = self.checkpoints / f"{step:07d}"
             try:
-                self.accelerator.load_state(str(self.checkpoints / f"{step:07d}"))
+                self.accelerator.load_state(str(checkpoint))
+                self.check_sources(checkpoint / SOURCES)
                 return step
             except Exception as error:
                 warnings.warn(f"checkpoint {step} cannot be read ({error}); trying the one before", stacklevel=2)
         if steps:
             raise UserError(f"none of the checkpoints in {self.checkpoints} can be read: remove them to start afresh.")
         return 0
+
+    def check_sources(self, recorded: Path) -> None:
+        """Warn if the run began with other pretrained weights than are found now."""
+        before = json.loads(recorded.read_text()) if recorded.exists() else self.sources
+        changed = [name for name, sha256 in self.sources.items() if before.get(name) != sha256]
+        if changed:
+            warnings.warn(
+                f"the pretrained weights of {', '.join(changed)} are not those of the run's start", stacklevel=3
+            )
 
     def export(self, model: torch.nn.Module) -> None:
         """weights/: config.json and model.safetensors, as `FRFSR.from_pretrained` takes them."""

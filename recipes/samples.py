@@ -51,7 +51,10 @@ class TrainingSamples(torch.utils.data.Dataset):
         hr, reference = self.crop_and_turn(pair["input"], rng, pair["references"][0])
         if self.config.shuffle != "none" and rng.random() < self.config.shuffle_share:
             reference = degrade.shuffle_patches(reference, SHUFFLES[self.config.shuffle], rng)
-        return degraded(hr) | {"reference": to_tensor(reference)}
+        sample = degraded(hr) | {"reference": to_tensor(reference)}
+        if self.config.stage == "all":
+            sample["mix"] = torch.tensor(rng.random(), dtype=torch.float32)  # of I_HR and I_SR in eq. 29
+        return sample
 
     def crop_and_turn(self, photo, rng: np.random.Generator, *whole) -> list[np.ndarray]:
         """A random crop of `photo` and the photos `whole`, all under the same flip and rotation."""

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import yaml
 from datasets import Dataset, concatenate_datasets
-from torch import nn
 
 from frfsr.config import MatchingConfig, TrainingConfig, from_mapping
 from frfsr.data import load_pairs
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
+from frfsr.recipes.pretrained import load_part, submodule
+from frfsr.reuse import continue_from
 
 
 def command_line(config_class: type, description: str, arguments: list[str] | None = None):
@@ -37,15 +38,18 @@ def load_config(config_class: type, path: str, settings: list[str]):
         target = values
         if key.startswith("model."):
             target, key = values.setdefault("model", {}), key.removeprefix("model.")
-        target[key] = yaml.safe_load(value)
+        try:
+            target[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"{setting!r}: the value is no YAML; quote the whole setting if it has blanks.") from error
     return from_mapping(config_class, values)
 
 
 def load_training_pairs(config: TrainingConfig | MatchingConfig) -> tuple[Dataset, Dataset]:
     """(pairs to train on, pairs held back for validation); stages that need no references also train on `photos`."""
     pairs = load_pairs(config.data).select_columns(["name", "input", "references"])
-    if config.stage == "rec" and not pairs[0]["references"]:
-        raise UserError(f"{config.data} has no reference images: stage rec needs pairs.")
+    if config.stage in ("rec", "all") and not pairs[0]["references"]:
+        raise UserError(f"{config.data} has no reference images: stage {config.stage} needs pairs.")
     if len(pairs) <= config.held_back:
         raise UserError(
             f"{config.data} has {len(pairs)} pairs, of which held_back={config.held_back} leave none to train on."
@@ -58,35 +62,26 @@ def load_training_pairs(config: TrainingConfig | MatchingConfig) -> tuple[Datase
     return training, held_back
 
 
-def initialise(model: FRFSR, config: TrainingConfig) -> None:
-    """Copy the parts named in `config.init` from other weights, and freeze `config.frozen`.
+def initialise(model: FRFSR, config: TrainingConfig) -> dict[str, str]:
+    """Copy the parts named in `config.init`, and freeze what the stage does not train and `config.frozen`.
 
-    In the sife stage only SIFE is trained, in the others never the encoder: an argmax has no gradient.
+    Stage sife trains SIFE alone; rec all but the encoder, as an argmax has no gradient; all the last network alone, so
+    that the first one gives it the F_rec that it was trained for. Returns the SHA-256 of the weights by part.
     """
-    for part, weights in config.init.items():
-        source = FRFSR.from_pretrained(weights)
-        target = model
-        if part != "all":
-            source, target = (submodule(whole, part) for whole in (source, model))
-        try:
-            target.load_state_dict(source.state_dict())
-        except RuntimeError as error:
-            raise UserError(f"init: {part} of {weights} has other sizes than this model's {part}.") from error
-    model.requires_grad_(config.stage != "sife")
-    if config.stage == "sife":
-        if model.config.base != "sife":
-            raise UserError("stage sife needs model.base=sife: without it SIFE makes no image to train on.")
-        model.sife.requires_grad_(True)
-    for part in config.frozen:
-        submodule(model, part).requires_grad_(False)
-    for encoder in (model.encoder, model.reference_encoder):
-        if encoder is not None:
-            encoder.requires_grad_(False)
-
-
-def submodule(model: FRFSR, part: str) -> nn.Module:
-    """A named part of the model; UserError names those that it has."""
-    parts = dict(model.named_children())
-    if part not in parts:
-        raise UserError(f"the model has no part {part!r}; it has {', '.join(parts)}.")
-    return parts[part]
+    sources = {part: load_part(model, part, weights) for part, weights in config.init.items()}
+    if config.stage == "sife" and model.config.base != "sife":
+        raise UserError("stage sife needs model.base=sife: without it SIFE makes no image to train on.")
+    last_network = model.aggregation if model.reuse_aggregation is None else model.reuse_aggregation
+    if config.stage == "all" and not config.init:
+        raise UserError("stage all continues the rec stage: give init={all: WEIGHTS}, for example its RUN/weights.")
+    if config.stage == "all" and model.reuse_aggregation is not None and not config.fresh:
+        continue_from(model.reuse_aggregation, model.aggregation)
+    model.requires_grad_(config.stage == "rec")
+    if config.stage != "rec":
+        (model.sife if config.stage == "sife" else last_network).requires_grad_(True)
+    encoders = [encoder for encoder in (model.encoder, model.reference_encoder) if encoder is not None]
+    for part in [*encoders, *(submodule(model, name) for name in config.frozen)]:
+        part.requires_grad_(False)
+    for part in model.children():
+        part.train(any(parameter.requires_grad for parameter in part.parameters()))
+    return sources

@@ -5,26 +5,25 @@ model.KEY=VALUE. The same command again resumes where the run stopped.
 """
 
 import sys
-import time
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, set_seed
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from frfsr.config import TrainingConfig, model_config
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
+from frfsr.recipes.average import Average
+from frfsr.recipes.guard import Guard
+from frfsr.recipes.meter import Meter
+from frfsr.recipes.objectives import AllLosses, Reconstruction
 from frfsr.recipes.optim import parameter_groups, rate_factor
 from frfsr.recipes.run import Run
 from frfsr.recipes.samples import TrainingSamples
 from frfsr.recipes.setup import command_line, initialise, load_training_pairs
 from frfsr.recipes.validate import validate
-
-SKIPPED_LIMIT = 100
 
 
 def train(config: TrainingConfig) -> None:
@@ -32,21 +31,23 @@ def train(config: TrainingConfig) -> None:
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.accumulate,
         dataloader_config=DataLoaderConfiguration(split_batches=True),  # `batch` counts over all processes
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # the critic runs thrice a step
     )
     set_seed(config.seed)
     run = Run(config, accelerator)
     pairs, held_back = load_training_pairs(config)
 
     model = FRFSR(model_config(config.model))
-    initialise(model, config)
-    ema = (
-        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)).requires_grad_(False).to(accelerator.device)
-    )
+    run.sources = initialise(model, config)
+    ema = Average(model.to(accelerator.device), config.ema)
+    guard = Guard(accelerator, model, config.offset_limit)
     optimizer = torch.optim.Adam(parameter_groups(model, config), betas=config.betas)
     model, optimizer = accelerator.prepare(model, optimizer)
+    objective = AllLosses(config, accelerator, guard) if config.stage == "all" else Reconstruction()
+    run.sources |= objective.sources
     accelerator.register_for_checkpointing(ema)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    step, skipped = run.resume(), 0
+    step = run.resume()
 
     samples = TrainingSamples(pairs, config)
     loader = DataLoader(
@@ -57,56 +58,46 @@ def train(config: TrainingConfig) -> None:
     )
     loader = accelerator.prepare(loader)
     progress = tqdm(initial=step, total=config.steps, unit="step", disable=not accelerator.is_main_process)
-    losses, waited, mark = [], 0.0, time.perf_counter()
-    ready = mark
+    meter = Meter(config.batch)
 
-    for batch in loader:
-        waited += time.perf_counter() - ready
+    for batch in meter.batches(loader):
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * rate_factor(step, config)
-        with accelerator.accumulate(model):
+        with accelerator.accumulate(model, *objective.networks):
             image = model(batch["lr"], batch.get("reference"), batch["upsampled"]).image
-            loss = F.l1_loss(image, batch["hr"])  # eq. 26
-            accelerator.backward(loss)
-            finite = True
+            meter.add(objective.judge(image, batch))
+            loss, terms = objective(image, batch["hr"])
+            meter.add(terms)
+            accelerator.backward(guard.watch(loss))
+            sound = True
             if accelerator.sync_gradients:
-                norm = accelerator.clip_grad_norm_(trained, config.clip_norm)
-                finite = bool(torch.isfinite(norm)) or accelerator.scaler is not None  # fp16's scaler skips by itself
-            if finite:
-                optimizer.step()
+                sound = guard.sound(accelerator.clip_grad_norm_(trained, config.clip_norm))
+            if not sound:
+                optimizer.zero_grad()  # without gradients the optimizer's step changes nothing
+            optimizer.step()
             optimizer.zero_grad()
-        losses.append(loss.detach())
-        ready = time.perf_counter()
         if not accelerator.sync_gradients:
             continue
 
         step += 1
-        if finite:
+        meter.steps += 1
+        if sound:
             ema.update_parameters(accelerator.unwrap_model(model))
-        else:
-            skipped += 1
-            if skipped > SKIPPED_LIMIT:
-                raise UserError(f"{skipped} steps had NaN or infinite gradients: lower lr or lr_offset, or clip_norm.")
         progress.update()
         if step % config.log_every == 0:
-            mean = torch.stack(losses).mean().item()
-            speed = config.log_every * config.batch / (time.perf_counter() - mark)
-            share = waited / (time.perf_counter() - mark)
-            progress.set_postfix(l1=f"{mean:.4f}", samples_per_s=f"{speed:.1f}")
-            run.log(
-                step, l1=mean, lr=optimizer.param_groups[0]["lr"], samples_per_s=speed, data_wait=share, skipped=skipped
-            )
-            losses, waited, mark = [], 0.0, time.perf_counter()
-        if (step % config.validate_every == 0 or step == config.steps) and accelerator.is_main_process:
-            scores, picture = validate(ema.module, held_back, config.stage)
-            progress.write(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-            run.log(step, **scores)
-            run.picture(step, picture)
-            run.export(ema.module)
-            mark = time.perf_counter()
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            run.save(step)
-        ready = time.perf_counter()
+            values = meter.read()
+            progress.set_postfix({name: f"{values[name]:.4g}" for name in ("l1", "samples_per_s")})
+            run.log(step, lr=optimizer.param_groups[0]["lr"], skipped=guard.skipped, **values)
+        with meter.paused():
+            if (step % config.validate_every == 0 or step == config.steps) and accelerator.is_main_process:
+                scores, picture = validate(ema.module, held_back, config.stage)
+                progress.write(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+                run.log(step, **scores)
+                run.picture(step, picture)
+                run.export(ema.module)
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                run.save(step)
+    progress.write(meter.summary())
     accelerator.end_training()
 
 

@@ -7,23 +7,24 @@ is the trained one.
 """
 
 import sys
-import time
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from frfsr.config import MatchingConfig, model_config
 from frfsr.errors import UserError
-from frfsr.features import TextureEncoder
 from frfsr.losses import contrastive_loss, distillation_loss, known_matches, matching_cross_entropy
 from frfsr.matching import correspond
 from frfsr.model import FRFSR
+from frfsr.recipes.guard import Guard
+from frfsr.recipes.meter import Meter
 from frfsr.recipes.optim import rate_factor
+from frfsr.recipes.pretrained import load_part
 from frfsr.recipes.run import Run
 from frfsr.recipes.setup import command_line, load_training_pairs
 from frfsr.recipes.views import Views
@@ -31,19 +32,28 @@ from frfsr.recipes.views import Views
 VALIDATION_VIEWS = 48
 
 
-def encode(encoder: torch.nn.Module, image1: Tensor, image2: Tensor) -> tuple[Tensor, Tensor]:
-    """Both images of a batch in one pass, as the encoder is shared: two feature maps (B, C, h, w)."""
-    return encoder(torch.cat([image1, image2])).chunk(2)
+class Encoders(nn.Module):
+    """The texture encoder of a model, or both if it has one for each image: two images -> two feature maps."""
+
+    def __init__(self, model: FRFSR):
+        super().__init__()
+        self.encoder, self.reference_encoder = model.encoder, model.reference_encoder
+
+    def forward(self, image1: Tensor, image2: Tensor) -> tuple[Tensor, Tensor]:
+        """Enlarged LR or sharp image 1 and sharp image 2, (B, 3, 4h, 4w) -> features (B, C, h, w) of both."""
+        if self.reference_encoder is None:
+            return self.encoder(torch.cat([image1, image2])).chunk(2)
+        return self.encoder(image1), self.reference_encoder(image2)
 
 
 @torch.no_grad()
-def validate(encoder: TextureEncoder, views: Views) -> dict[str, float]:
+def validate(encoders: Encoders, views: Views) -> dict[str, float]:
     """Matching error on the held-back views, at feature scale (1 = 4 pixels): mean distance, and share within 2."""
     distances = []
+    device = next(encoders.parameters()).device
     for i in range(len(views)):
         view = {name: value[None] for name, value in views[i].items()}
-        device = next(encoder.parameters()).device
-        features = encode(encoder, view["image1"].to(device), view["image2"].to(device))
+        features = encoders(view["image1"].to(device), view["image2"].to(device))
         flow = correspond(*features, padding="same").flow[0].cpu()
         matches = known_matches(view["coordinates"][0])
         found = matches.first + rearrange(flow, "h w xy -> (h w) xy")[matches.kept]
@@ -53,6 +63,34 @@ def validate(encoder: TextureEncoder, views: Views) -> dict[str, float]:
     return {"match_error": distance.mean().item(), "match_within_2": (distance <= 2).float().mean().item()}
 
 
+class MatchingLoss:
+    """What the stage minimises: matching by known correspondence and, with a teacher, distillation from it."""
+
+    def __init__(self, config: MatchingConfig, device: torch.device):
+        self.config, self.teacher = config, None
+        self.sources: dict[str, str] = {}
+        if config.stage == "student" and config.teacher:
+            teacher = FRFSR(model_config(config.model))
+            self.sources["teacher"] = load_part(teacher, "encoder", config.teacher)
+            if teacher.reference_encoder is not None:
+                load_part(teacher, "reference_encoder", config.teacher)
+            self.teacher = Encoders(teacher).requires_grad_(False).eval().to(device)
+
+    def __call__(self, features: tuple[Tensor, Tensor], batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Features of both images, and a batch of `Views` -> the loss, and its terms for the log."""
+        config, coordinates = self.config, batch["coordinates"]
+        if config.objective == "triplet":
+            loss = contrastive_loss(*features, coordinates, config.margin, config.safe_radius)
+        else:
+            loss = matching_cross_entropy(*features, coordinates, config.temperature)
+        terms = {"matching": loss}
+        if self.teacher is not None:
+            taught = self.teacher(batch["sharp1"], batch["image2"])
+            terms["distillation"] = distillation_loss(*features, *taught, coordinates, config.temperature)
+            loss = loss + config.distill_weight * terms["distillation"]
+        return loss, terms | {"loss": loss}
+
+
 def train(config: MatchingConfig) -> None:
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, dataloader_config=DataLoaderConfiguration(split_batches=True)
@@ -60,61 +98,52 @@ def train(config: MatchingConfig) -> None:
     set_seed(config.seed)
     run = Run(config, accelerator)
     photos, held_back = load_training_pairs(config)
-    model = FRFSR.from_pretrained(config.init) if config.init else FRFSR(model_config(config.model))
-    teacher = None
-    if config.stage == "student" and config.teacher:
-        teacher = FRFSR.from_pretrained(config.teacher).encoder.requires_grad_(False).to(accelerator.device)
-    optimizer = torch.optim.Adam(model.encoder.parameters(), lr=config.lr)
-    encoder, optimizer = accelerator.prepare(model.encoder, optimizer)
+    model = FRFSR(model_config(config.model))
+    run.sources = {part: load_part(model, part, weights) for part, weights in config.init.items()}
+    objective = MatchingLoss(config, accelerator.device)
+    run.sources |= objective.sources
+    encoders = Encoders(model)
+    guard = Guard(accelerator, encoders)
+    optimizer = torch.optim.Adam(encoders.parameters(), lr=config.lr)
+    encoders, optimizer = accelerator.prepare(encoders, optimizer)
     step = run.resume()
+
     views = Views(photos, config, config.steps * config.batch, config.seed)
     validation_views = Views(held_back, config, VALIDATION_VIEWS, seed=config.seed + 1)
-    loader = accelerator.prepare(
-        DataLoader(
-            Subset(views, range(step * config.batch, len(views))), batch_size=config.batch, num_workers=config.workers
-        )
-    )
+    remaining = Subset(views, range(step * config.batch, len(views)))
+    loader = accelerator.prepare(DataLoader(remaining, batch_size=config.batch, num_workers=config.workers))
     if step == 0 and accelerator.is_main_process:
-        run.log(0, **validate(model.encoder, validation_views))
+        run.log(0, **validate(Encoders(model), validation_views))
     progress = tqdm(initial=step, total=config.steps, unit="step", disable=not accelerator.is_main_process)
-    losses, mark = [], time.perf_counter()
+    meter = Meter(config.batch)
 
-    for batch in loader:
+    for batch in meter.batches(loader):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * rate_factor(step, config)
-        features = encode(encoder, batch["image1"], batch["image2"])
-        if config.objective == "triplet":
-            loss = contrastive_loss(*features, batch["coordinates"], config.margin, config.safe_radius)
-        else:
-            loss = matching_cross_entropy(*features, batch["coordinates"], config.temperature)
-        if teacher is not None:
-            with torch.no_grad():
-                taught = encode(teacher, batch["sharp1"], batch["image2"])
-            loss = loss + config.distill_weight * distillation_loss(
-                *features, *taught, batch["coordinates"], config.temperature
-            )
-        accelerator.backward(loss)
+        loss, terms = objective(encoders(batch["image1"], batch["image2"]), batch)
+        meter.add(terms)
+        accelerator.backward(guard.watch(loss))
+        if not guard.sound(accelerator.clip_grad_norm_(encoders.parameters(), float("inf"))):
+            optimizer.zero_grad()  # without gradients the optimizer's step changes nothing
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.detach())
 
         step += 1
+        meter.steps += 1
         progress.update()
         if step % config.log_every == 0:
-            mean, speed = (
-                torch.stack(losses).mean().item(),
-                config.log_every * config.batch / (time.perf_counter() - mark),
-            )
-            progress.set_postfix(loss=f"{mean:.4f}", samples_per_s=f"{speed:.1f}")
-            run.log(step, loss=mean, lr=optimizer.param_groups[0]["lr"], samples_per_s=speed)
-            losses, mark = [], time.perf_counter()
-        if (step % config.validate_every == 0 or step == config.steps) and accelerator.is_main_process:
-            scores = validate(accelerator.unwrap_model(encoder), validation_views)
-            progress.write(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-            run.log(step, **scores)
-            run.export(model)
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            run.save(step)
+            values = meter.read()
+            progress.set_postfix({name: f"{values[name]:.4g}" for name in ("loss", "samples_per_s")})
+            run.log(step, lr=optimizer.param_groups[0]["lr"], skipped=guard.skipped, **values)
+        with meter.paused():
+            if (step % config.validate_every == 0 or step == config.steps) and accelerator.is_main_process:
+                scores = validate(Encoders(model), validation_views)
+                progress.write(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+                run.log(step, **scores)
+                run.export(model)
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                run.save(step)
+    progress.write(meter.summary())
     accelerator.end_training()
 
 

@@ -19,7 +19,7 @@ PICTURED = 4
 def validate(model: FRFSR, pairs: Dataset, stage: str) -> tuple[dict[str, float], list[list[Tensor]]]:
     """Mean PSNR-Y in dB over `pairs` (border 4, 8 bits), and rows of pictures: bicubic, result, reference, truth.
 
-    psnr: with the pair's reference (sife stage: none); psnr_unrelated: with the next pair's; psnr_bicubic: of the input.
+    psnr: with the pair's reference (sife stage: none); psnr_unrelated: with the next one's; psnr_bicubic: of the input.
     """
     device = next(model.parameters()).device
     model.eval()

@@ -1,0 +1,80 @@
+"""What a stage minimises: the reconstruction loss alone, or all losses against a critic."""
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from frfsr.config import TrainingConfig
+from frfsr.critic import Critic, adversarial_loss, critic_loss
+from frfsr.errors import UserError
+from frfsr.losses import PerceptualLoss
+from frfsr.recipes.guard import Guard
+from frfsr.recipes.pretrained import read
+
+Terms = dict[str, Tensor]
+
+
+class Reconstruction:
+    """Stages sife and rec: eq. 26.
+
+    networks: what is trained beside the model; sources: SHA-256 of the pretrained weights by the network they are of.
+    """
+
+    def __init__(self):
+        self.networks: tuple[nn.Module, ...] = ()
+        self.sources: dict[str, str] = {}
+
+    def judge(self, image: Tensor, batch: dict[str, Tensor]) -> Terms:
+        """Train what judges the image, if anything does; returns scalars for the log."""
+        return {}
+
+    def __call__(self, image: Tensor, truth: Tensor) -> tuple[Tensor, Terms]:
+        """I_SR and I_HR (B, 3, H, W) -> the loss, and its terms for the log."""
+        l1 = F.l1_loss(image, truth)
+        return l1, {"l1": l1}
+
+
+class AllLosses(Reconstruction):
+    """Stage all: eq. 30, and the critic of eq. 28-29, which takes a step on every batch before the network does.
+
+    The critic and its optimizer become part of the accelerator's checkpoints.
+    """
+
+    def __init__(self, config: TrainingConfig, accelerator: Accelerator, guard: Guard):
+        self.config, self.accelerator, self.guard = config, accelerator, guard
+        pretrained = read(config.perceptual_weights, "perceptual_weights", config.perceptual)
+        self.sources = {config.perceptual: pretrained.sha256}
+        try:
+            self.perceptual = PerceptualLoss(pretrained.state, config.perceptual).to(accelerator.device)
+        except RuntimeError as error:
+            raise UserError(
+                f"perceptual_weights: {config.perceptual_weights} has not all layers of {config.perceptual} up to "
+                "conv5_1; give torchvision, or a file of that network under torchvision's names."
+            ) from error
+        critic = Critic(config.critic)
+        optimizer = torch.optim.Adam(critic.parameters(), lr=config.critic_lr, betas=config.betas)
+        self.critic, self.optimizer = accelerator.prepare(critic, optimizer)
+        self.networks = (self.critic,)
+
+    def judge(self, image: Tensor, batch: dict[str, Tensor]) -> Terms:
+        loss = critic_loss(self.critic, batch["hr"], image, batch["mix"], self.config.gradient_penalty)
+        self.accelerator.backward(self.guard.watch(loss))
+        if self.accelerator.sync_gradients:
+            norm = self.accelerator.clip_grad_norm_(self.critic.parameters(), float("inf"))
+            if not self.guard.sound(norm):
+                self.optimizer.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {"critic": loss}
+
+    def __call__(self, image: Tensor, truth: Tensor) -> tuple[Tensor, Terms]:
+        critic = self.accelerator.unwrap_model(self.critic)  # its weights get no gradient here: nothing to synchronise
+        critic.requires_grad_(False)
+        terms = {
+            "l1": F.l1_loss(image, truth),
+            "perceptual": self.perceptual(image, truth),
+            "adversarial": adversarial_loss(critic, image),
+        }
+        critic.requires_grad_(True)
+        return sum(weight * term for weight, term in zip(self.config.loss_weights, terms.values(), strict=True)), terms

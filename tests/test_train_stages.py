@@ -1,0 +1,319 @@
+"""Every training stage for 20 steps on generated photos, in the order of the paper's chain, and what may go wrong."""
+
+import json
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import frfsr.recipes.guard as guard
+import frfsr.recipes.train as recipe
+import frfsr.recipes.train_matching as matching_recipe
+from frfsr import FRFSR
+from frfsr.config import TrainingConfig
+from frfsr.losses import vgg_features
+from frfsr.recipes.samples import TrainingSamples
+from frfsr.recipes.setup import initialise
+
+RECIPES = Path(recipe.__file__).parent
+MODEL = [
+    "model.encoder_channels=[4,4,8]",
+    "model.texture_channels=[4,4,4]",
+    "model.channels=[8,8,8]",
+    "model.blocks=[1,1,1]",
+    "model.sife_features=8",
+    "model.sife_growth=8",
+]
+SHORT = [*MODEL, "batch=2", "held_back=2", "warmup=0", "workers=0", "log_every=1", "validate_every=1000"]
+IMAGES = [*SHORT, "crop=32", "mixed_precision=no", "checkpoint_every=1000"]
+VIEWS = [*SHORT, "size=48", "checkpoint_every=1000"]
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Path:
+    """Six pairs in the CUFED layout, large enough that views of them have correspondences."""
+    folder, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
+    for part in ("input", "ref"):
+        (folder / part).mkdir()
+        for i in range(6):
+            coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            coarse.resize((64, 64), Image.Resampling.BICUBIC).save(folder / part / f"{i:05d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vgg16(tmp_path_factory) -> Path:
+    """VGG16 with random weights under torchvision's names."""
+    file = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
+    save_file({f"features.{name}": value for name, value in vgg_features("vgg16").state_dict().items()}, file)
+    return file
+
+
+def run(module, config: str, pairs: Path, out: Path, *settings: str) -> int:
+    return module.main(["--config", str(RECIPES / config), f"data={pairs}", f"out={out}", *settings])
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "weights" / "model.safetensors")
+
+
+def logged(out: Path, name: str) -> list[float]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
+
+
+def assert_trained(out: Path, loss: str, steps: int) -> None:
+    values = logged(out, loss)
+    assert len(values) == steps
+    assert all(map(math.isfinite, values))
+    assert all(value > 0 for value in logged(out, "peak_memory"))
+    FRFSR.from_pretrained(out / "weights")
+
+
+@pytest.fixture(scope="module")
+def teacher(pairs, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "teacher"
+    tiny = ["stage=teacher", "objective=triplet", "teacher=null", "steps=20"]
+    assert run(matching_recipe, "tiny_student.yaml", pairs, out, *VIEWS, *tiny) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def student(pairs, teacher) -> Path:
+    out = teacher.parent / "student"
+    settings = [f"teacher={teacher / 'weights'}", "steps=20"]
+    assert run(matching_recipe, "tiny_student.yaml", pairs, out, *VIEWS, *settings) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def sife(pairs, teacher) -> Path:
+    out = teacher.parent / "sife"
+    assert run(recipe, "tiny_sife.yaml", pairs, out, *IMAGES, "steps=20") == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def rec(pairs, student, sife) -> Path:
+    out = student.parent / "rec"
+    init = f"init={{encoder: {student / 'weights'}, sife: {sife / 'weights'}}}"
+    assert run(recipe, "tiny_rec.yaml", pairs, out, *IMAGES, init, "frozen=[sife]", "steps=20") == 0
+    return out
+
+
+def all_stage(rec: Path, vgg16: Path) -> list[str]:
+    return [*IMAGES, f"init={{all: {rec / 'weights'}}}", "perceptual=vgg16", f"perceptual_weights={vgg16}"]
+
+
+def test_teacher_and_student(teacher, student):
+    for out in (teacher, student):
+        assert_trained(out, "loss", 20)
+        assert len(logged(out, "match_error")) == 2  # before and after
+    assert not logged(teacher, "distillation")
+    assert len(logged(student, "distillation")) == 20
+    assert "teacher" in json.loads((student / "checkpoints" / "0000020" / "pretrained.json").read_text())
+
+
+def test_sife_and_rec(student, sife, rec):
+    for out in (sife, rec):
+        assert_trained(out, "l1", 20)
+    trained, encoder, single = weights(rec), weights(student), weights(sife)
+    for name, value in trained.items():
+        if name.startswith("encoder."):
+            assert torch.equal(value, encoder[name]), name
+        if name.startswith("sife."):
+            assert torch.equal(value, single[name]), name
+
+
+@pytest.mark.parametrize(("reuse", "steps"), [(True, 20), (False, 5)])
+def test_all_losses(pairs, rec, vgg16, tmp_path, reuse, steps):
+    settings = [*all_stage(rec, vgg16), f"model.reuse={str(reuse).lower()}", f"steps={steps}"]
+    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "all", *settings) == 0
+    assert_trained(tmp_path / "all", "critic", steps)
+    assert len(logged(tmp_path / "all", "perceptual")) == steps
+    before, after = weights(rec), weights(tmp_path / "all")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    if reuse:
+        assert not changed
+        continued = [name for name in after if name.startswith("reuse_aggregation.tail")]
+        assert all(not torch.equal(after[name], before[name.removeprefix("reuse_")]) for name in continued)
+    else:
+        assert changed
+        assert all(name.startswith("aggregation.") for name in changed)
+    recorded = json.loads((tmp_path / "all" / "checkpoints" / f"{steps:07d}" / "pretrained.json").read_text())
+    assert recorded.keys() == {"all", "vgg16"}
+
+
+def test_frozen_networks_infer_only(rec):
+    config = TrainingConfig(data="x", out="y", stage="all", init={"all": str(rec / "weights")})
+    model = FRFSR(FRFSR.from_pretrained(rec / "weights").config)
+    model.config.reuse = True
+    model = FRFSR(model.config)
+    sources = initialise(model, config)
+    assert sources["all"]
+    for name, part in model.named_children():
+        trained = name == "reuse_aggregation"
+        assert part.training == trained, name
+        assert all(parameter.requires_grad == trained for parameter in part.parameters()), name
+
+
+def test_frozen_networks_are_stored_once(rec):
+    averaged = torch.load(rec / "checkpoints" / "0000020" / "custom_checkpoint_0.pkl", weights_only=True)
+    assert any(name.startswith("module.aggregation.") for name in averaged)
+    assert not any(name.startswith(("module.encoder.", "module.sife.")) for name in averaged)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(pairs, tmp_path):
+    settings = [*IMAGES, "init={}", "frozen=[]", "batch=4", "steps=3"]
+    for accumulate in (1, 2):
+        assert (
+            run(recipe, "tiny_rec.yaml", pairs, tmp_path / str(accumulate), *settings, f"accumulate={accumulate}") == 0
+        )
+    whole, halves = weights(tmp_path / "1"), weights(tmp_path / "2")
+    for name in whole:
+        torch.testing.assert_close(whole[name], halves[name], rtol=0, atol=2e-5)
+
+
+def spoil(monkeypatch, samples: set[int]) -> None:
+    """Let the truth of these samples be NaN."""
+    intact = TrainingSamples.__getitem__
+
+    def spoilt(self, i: int) -> dict[str, torch.Tensor]:
+        sample = intact(self, i)
+        return sample | {"hr": sample["hr"] * math.nan} if i in samples else sample
+
+    monkeypatch.setattr(TrainingSamples, "__getitem__", spoilt)
+
+
+def test_a_step_with_nan_is_skipped_and_counted(pairs, tmp_path, monkeypatch):
+    spoil(monkeypatch, {3})
+    assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *IMAGES, "init={}", "frozen=[]", "steps=3") == 0
+    assert logged(tmp_path / "run", "skipped") == [0, 1, 1]
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run").values())
+
+
+def test_a_run_of_nan_stops_with_advice(pairs, tmp_path, monkeypatch, capsys):
+    spoil(monkeypatch, set(range(8)))
+    monkeypatch.setattr(guard, "SKIPPED_LIMIT", 2)
+    assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *IMAGES, "init={}", "frozen=[]", "steps=4") == 2
+    assert "3 steps had NaN or infinite losses or gradients, or offsets above offset_limit" in capsys.readouterr().err
+
+
+def test_exploded_offsets_are_skipped(pairs, tmp_path):
+    settings = [*IMAGES, "init={}", "frozen=[]", "steps=3", "offset_limit=1e-9"]
+    assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *settings) == 0
+    assert logged(tmp_path / "run", "skipped") == [0, 0, 1]  # the first step trains the zero tail alone
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["init={}"], "give init={all: WEIGHTS}"),
+        (["perceptual_weights=nowhere.safetensors"], "perceptual_weights: no usable weights at 'nowhere.safetensors'"),
+        (["perceptual=vgg19"], "has not all layers of vgg19"),
+        (["init={all: nowhere}"], "init all: no usable weights at 'nowhere'"),
+        (["init={sife: torchvision}"], "torchvision has no such network"),
+        (["accumulate=3"], "accumulate (3) must divide batch (2)"),
+        (["lr=fast"], "lr must be a number, got 'fast'"),
+    ],
+)
+def test_mistakes_stop_before_the_first_step(pairs, rec, vgg16, tmp_path, capsys, settings, message):
+    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *all_stage(rec, vgg16), *settings) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def start(arguments: list[str]) -> multiprocessing.Process:
+    """The recipe in a fresh process, forked from a server that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["frfsr.recipes.train"])
+    process = context.Process(target=recipe.main, args=(arguments,))
+    process.start()
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "kills", "steps"), [("rec", 10, 20), ("all", 2, 6)])
+def test_killed_at_random_steps_a_run_ends_in_the_same_weights(
+    pairs, rec, vgg16, tmp_path, monkeypatch, stage, kills, steps
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    changes = {"rec": [*IMAGES, "init={}", "frozen=[]"], "all": all_stage(rec, vgg16)}[stage]
+    command = ["--config", str(RECIPES / f"tiny_{stage}.yaml"), f"data={pairs}", *changes, f"steps={steps}"]
+    command.append("checkpoint_every=2")
+    start([*command, f"out={tmp_path / 'whole'}"]).join()
+
+    killed, rng = tmp_path / "killed", random.Random(0)
+    for _ in range(kills):
+        process, reached = start([*command, f"out={killed}"]), latest_step(killed)
+        goal = reached + rng.randint(1, steps // kills)
+        while process.is_alive() and latest_step(killed) < goal:
+            time.sleep(rng.uniform(0, 0.05))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert latest_step(killed) < steps, "killed too late to test anything"
+    start([*command, f"out={killed}"]).join()
+    for part in ("weights/model.safetensors", f"checkpoints/{steps:07d}/model.safetensors"):
+        assert_same(load_file(tmp_path / "whole" / part), load_file(killed / part))
+    if stage == "all":
+        critic = f"checkpoints/{steps:07d}/model_1.safetensors"
+        assert_same(load_file(tmp_path / "whole" / critic), load_file(killed / critic))
+
+
+def latest_step(out: Path) -> int:
+    """Of the last complete line of the log."""
+    file = out / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    complete = [json.loads(line)["step"] for line in lines if line.endswith("}\n")]
+    return complete[-1] if complete else 0
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_a_corrupt_checkpoint_falls_back_to_the_one_before(pairs, tmp_path):
+    settings = [*IMAGES, "init={}", "frozen=[]", "steps=6", "checkpoint_every=2"]
+    assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *settings) == 0
+    whole, last = weights(tmp_path / "run"), tmp_path / "run" / "checkpoints" / "0000006"
+    shutil.rmtree(tmp_path / "run" / "weights")
+    content = (last / "model.safetensors").read_bytes()
+    (last / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.warns(UserWarning, match="checkpoint 6 cannot be read"):
+        assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *settings) == 0
+    assert_same(weights(tmp_path / "run"), whole)
+
+
+def test_without_a_usable_checkpoint_nothing_is_overwritten(pairs, tmp_path, capsys):
+    settings = [*IMAGES, "init={}", "frozen=[]", "steps=2", "checkpoint_every=2"]
+    assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *settings) == 0
+    broken = tmp_path / "run" / "checkpoints" / "0000002" / "model.safetensors"
+    broken.write_bytes(b"no weights")
+    with pytest.warns(UserWarning, match="checkpoint 2 cannot be read"):
+        assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *settings) == 2
+    assert "remove them to start afresh" in capsys.readouterr().err
+    assert broken.read_bytes() == b"no weights"
+
+
+def test_other_pretrained_weights_are_noticed_on_resume(pairs, rec, vgg16, tmp_path):
+    settings = [*all_stage(rec, vgg16), "checkpoint_every=1"]
+    copy = tmp_path / "vgg16.safetensors"
+    shutil.copy(vgg16, copy)
+    settings = [*settings, f"perceptual_weights={copy}", "steps=1"]
+    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *settings) == 0
+    save_file({name: value + 1 for name, value in load_file(copy).items()}, copy)
+    with pytest.warns(UserWarning, match="weights of vgg16 are not those of the run's start"):
+        assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *settings) == 0
