@@ -146,7 +146,7 @@ def deform_conv(
 
     Args:
         x: (B, C, Hk, Wk) reference features; their size may differ from the output's.
-        offset: (B, G*9*2, H, W) learned offsets in pixels as [group, tap, (y, x)].
+        offset: (B, G*9*2, H, W) learned offsets in pixels as [group, tap, (y, x)], finite.
         mask: (B, G*9, H, W) modulation as [group, tap], usually in [0, 1].
         weight: (O, C, 3, 3).
         bias: (O,) or None.
@@ -156,7 +156,8 @@ def deform_conv(
         match_padding: where a patch's flow is stored: ``valid`` at its top-left pixel, ``same`` at its centre.
 
     Returns:
-        (B, O, H, W) in the dtype of ``x``; positions and interpolation are computed in float32 (float64 for float64).
+        (B, O, H, W) in the dtype and layout (contiguous or channels-last) of ``x``; positions and interpolation are
+        computed in float32 (float64 for float64). A NaN in ``x`` reaches the outputs that sample it.
 
     Raises:
         ValueError: if the shapes do not fit together or ``match_padding`` is unknown.
@@ -170,8 +171,13 @@ def deform_conv(
         raise ValueError(
             f"offset must be (B, G*18, H, W) and mask (B, G*9, H, W), got {tuple(offset.shape)} and {tuple(mask.shape)}"
         )
-    if flow is not None and flow.shape != (batch, height // flow_scale, width // flow_scale, 2):
-        raise ValueError(f"flow must be (B, H/{flow_scale}, W/{flow_scale}, 2), got {tuple(flow.shape)}")
+    if flow is not None:
+        coarse = (batch, height // flow_scale, width // flow_scale, 2)
+        if flow.shape != coarse or height % flow_scale or width % flow_scale:
+            raise ValueError(
+                f"flow must be (B, H/{flow_scale}, W/{flow_scale}, 2) for an offset of {height}x{width}, "
+                f"got {tuple(flow.shape)}"
+            )
     if match_padding not in ("valid", "same"):
         raise ValueError(f"match_padding must be 'valid' or 'same', got {match_padding!r}")
     return _deform_conv(x, offset, mask, weight, bias, flow, flow_scale, match_padding)

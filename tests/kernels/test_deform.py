@@ -24,12 +24,14 @@ TOLERANCES = [  # layout, dtype, atol, rtol, both times the largest value expect
     (torch.channels_last, torch.bfloat16, 2e-2, 2e-2),
 ]
 SHAPES = [  # batch, groups, channels of a group, outputs, x's height and width, the flow's, flow scale, match padding
-    (2, 2, 3, 5, 7, 11, 5, 6, 2, "valid"),
+    (2, 2, 3, 5, 7, 11, 3, 5, 2, "valid"),
     (1, 1, 3, 4, 9, 8, 3, 2, 4, "same"),
     (3, 4, 5, 3, 1, 5, 1, 4, 1, "same"),
     (1, 8, 8, 17, 7, 5, 4, 5, 1, "valid"),
     (1, 1, 1, 1, 1, 1, 1, 1, 1, "valid"),
+    (1, 1, 48, 70, 3, 4, 2, 3, 1, "same"),
 ]
+SMALL = (2, 2, 3, 5, 4, 6, 2, 3, 2, "valid")
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -81,8 +83,8 @@ def test_values_and_gradients(device, order, dtype, atol, rtol, shape, request):
 
 
 def test_without_flow_or_bias(device):
-    (x, offset, mask, weight, _), _ = inputs(SHAPES[0], device)
-    grad = torch.ones(2, 5, 10, 12, device=device)
+    (x, offset, mask, weight, _), _ = inputs(SMALL, device)
+    grad = torch.ones(2, 5, 4, 6, device=device)
     actual = results(deform_conv, [x, offset, mask, weight], grad)
     expected = results(deform_conv_reference, [t.double().cpu() for t in (x, offset, mask, weight)], grad.double())
     for ours, true in zip(actual, expected, strict=True):
@@ -91,7 +93,7 @@ def test_without_flow_or_bias(device):
 
 def test_layout_is_kept(device):
     for order in (torch.contiguous_format, torch.channels_last):
-        (x, *rest), _ = inputs(SHAPES[0], device)
+        (x, *rest), _ = inputs(SMALL, device)
         x = x.contiguous(memory_format=order).requires_grad_()
         out = deform_conv(x, *rest)
         assert out.is_contiguous(memory_format=order)
@@ -99,10 +101,10 @@ def test_layout_is_kept(device):
 
 
 def test_slices_are_taken_as_they_are(device):
-    (x, offset, mask, weight, bias), flow = inputs(SHAPES[0], device)
+    (x, offset, mask, weight, bias), flow = inputs(SMALL, device)
     both = torch.cat([offset, mask], 1).contiguous(memory_format=torch.channels_last)
     offset, mask = both.tensor_split([36], dim=1)
-    check([x[..., ::2], offset, mask, weight.transpose(2, 3), bias], flow, *SHAPES[0][-2:], 1e-5, 1e-5)
+    check([x[..., ::2], offset, mask, weight.transpose(2, 3), bias], flow, *SMALL[-2:], 1e-5, 1e-5)
 
 
 def test_several_blocks_of_rows(monkeypatch):
@@ -114,9 +116,9 @@ def test_several_blocks_of_rows(monkeypatch):
 
 @pytest.mark.parametrize("magnitude", [1e-12, 1e12])
 def test_any_magnitude(device, magnitude):
-    (x, offset, mask, weight, _), flow = inputs(SHAPES[0], device)
+    (x, offset, mask, weight, _), flow = inputs(SMALL, device)
     no_bias = torch.zeros(5, device=device)
-    check([magnitude * x, offset, mask, weight / magnitude, no_bias], flow, *SHAPES[0][-2:], 1e-5, 1e-5)
+    check([magnitude * x, offset, mask, weight / magnitude, no_bias], flow, *SMALL[-2:], 1e-5, 1e-5)
 
 
 def test_positions_far_outside_are_zero(device):
@@ -215,18 +217,18 @@ def test_gradients_are_those_of_the_forward():
 
 
 def test_operator_is_registered_correctly():
-    tensors, flow = inputs(SHAPES[0])
+    tensors, flow = inputs(SMALL)
     leaves = [tensor.requires_grad_() for tensor in tensors]
     torch.library.opcheck(torch.ops.frfsr.deform_conv.default, (*leaves, flow, 2, "valid"))
     torch.library.opcheck(torch.ops.frfsr.deform_conv.default, (*leaves[:4], None, None, 1, "valid"))
     arguments = [tensor.detach() for tensor in leaves[:4]]
-    grad = torch.randn(2, 5, 10, 12)
+    grad = torch.randn(2, 5, 4, 6)
     torch.library.opcheck(torch.ops.frfsr.deform_conv_backward.default, (grad, *arguments, flow, 2, "valid"))
 
 
 def test_works_under_compile_and_autocast(device):
-    tensors, flow = inputs(SHAPES[0], device)
-    grad = torch.ones(2, 5, 10, 12)
+    tensors, flow = inputs(SMALL, device)
+    grad = torch.ones(2, 5, 4, 6)
     expected = results(deform_conv, tensors, grad, flow, 2)
     compiled = results(torch.compile(deform_conv, backend="aot_eager", fullgraph=True), tensors, grad, flow, 2)
     with torch.autocast(device, dtype=torch.bfloat16):
@@ -236,7 +238,7 @@ def test_works_under_compile_and_autocast(device):
 
 
 def test_offsets_may_be_wider_than_the_features(device):
-    (x, offset, mask, weight, bias), flow = inputs(SHAPES[0], device)
+    (x, offset, mask, weight, bias), flow = inputs(SMALL, device)
     half = deform_conv(x.half(), offset, mask, weight.half(), bias.half(), flow, 2)
     assert half.dtype == torch.float16
     full = deform_conv(x.half().float(), offset, mask, weight.half().float(), bias.half().float(), flow, 2)
@@ -247,7 +249,7 @@ def test_reference_can_be_forced(monkeypatch):
     called = []
     monkeypatch.setattr(deform, "deform_conv_reference", lambda *args: called.append(1) or deform_conv_reference(*args))
     monkeypatch.setenv("FRFSR_KERNELS", "reference")
-    tensors, flow = inputs(SHAPES[0])
+    tensors, flow = inputs(SMALL)
     deform_conv(*tensors, flow, 2)
     assert called
 
@@ -259,6 +261,7 @@ def test_reference_can_be_forced(monkeypatch):
         ({"mask": torch.zeros(1, 36, 5, 6), "offset": torch.zeros(1, 72, 5, 6)}, "groups must divide"),
         ({"mask": torch.zeros(1, 18, 5, 7)}, "offset must be"),
         ({"flow": torch.zeros(1, 5, 5, 2)}, "flow must be"),
+        ({"flow": torch.zeros(1, 2, 3, 2), "flow_scale": 2}, "flow must be"),
         ({"match_padding": "reflect"}, "match_padding"),
     ],
 )
