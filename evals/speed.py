@@ -18,8 +18,8 @@ import torch
 from frfsr.errors import UserError
 from frfsr.evals.speed_cases import Case, Contest, cases
 
-ROUNDS = 7
-LONG_ROUND = 20.0  # seconds after which one round has to do
+ROUNDS = 3
+LONG_ROUND = 10.0  # seconds after which one round has to do
 MEBIBYTE = 2**20
 
 
@@ -72,8 +72,12 @@ def _row(case: Case, **figures: float | None) -> Row:
 def measure(case: Case) -> Row:
     """Time one case in this process, all contestants in turn."""
     contest = case.build()
-    memory = {name: _peak_memory(getattr(contest, name), case.device) for name in ("frfsr", "stock")}
-    seconds = _gpu_seconds(contest) if case.device == "cuda" else _cpu_seconds(contest)
+    first = {name: _first_call(getattr(contest, name), case.device) for name in ("frfsr", "stock")}
+    memory = {name: peak for name, (_, peak) in first.items()}
+    if case.device == "cuda":
+        seconds = _gpu_seconds(contest)
+    else:
+        seconds = _cpu_seconds(contest, {name: duration for name, (duration, _) in first.items()})
     ours, stock, floor = seconds["frfsr"], seconds["stock"], seconds.get("floor")
     return _row(
         case,
@@ -96,39 +100,40 @@ def _gpu_seconds(contest: Contest) -> dict[str, float]:
     return {name: do_bench(function, return_mode="median") / 1e3 for name, function in _contestants(contest).items()}
 
 
-def _cpu_seconds(contest: Contest) -> dict[str, float]:
-    """In rounds of one call each, so that other work on the machine touches all contestants alike."""
+def _cpu_seconds(contest: Contest, first: dict[str, float]) -> dict[str, float]:
+    """In rounds of one call each, so that other work on the machine touches all contestants alike.
+
+    Where the first calls took long they count as the only round.
+    """
     contestants = _contestants(contest)
     if contest.compiled:
         contest.compiled()  # compiles
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(ROUNDS):
-        for name, function in contestants.items():
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
-        if sum(values[-1] for values in seconds.values()) > LONG_ROUND:
-            break
-    return {name: median(values) for name, values in seconds.items()}
+    if sum(first.values()) > LONG_ROUND:
+        return {name: first[name] if name in first else _call(function) for name, function in contestants.items()}
+    rounds = [{name: _call(function) for name, function in contestants.items()} for _ in range(ROUNDS)]
+    return {name: median(times[name] for times in rounds) for name in contestants}
 
 
-def _peak_memory(function: Callable[[], object], device: str) -> float | None:
-    """MiB in use at the peak of one call beyond those in use before; None where the system does not tell."""
+def _call(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _first_call(function: Callable[[], object], device: str) -> tuple[float, float | None]:
+    """Seconds, and MiB in use at the peak of the call beyond those in use before, where the system tells."""
     if device == "cuda":
-        function()
+        function()  # compiles
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        function()
-        return (torch.cuda.max_memory_allocated() - before) / MEBIBYTE
+        return _call(function), (torch.cuda.max_memory_allocated() - before) / MEBIBYTE
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not reset.exists():
-        function()
-        return None
+        return _call(function), None
     before = _resident(status, "VmRSS")
     reset.write_text("5")  # sets the peak back to the present
-    function()
-    return _resident(status, "VmHWM") - before
+    return _call(function), _resident(status, "VmHWM") - before
 
 
 def _resident(status: Path, field: str) -> float:
