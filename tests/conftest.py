@@ -1,6 +1,8 @@
 """Fixtures that several test files use."""
 
 import importlib.util
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +10,9 @@ from types import ModuleType
 import pytest
 import torch
 from safetensors.torch import load_file
+
+# Of the largest golden value; the published results were computed in float64 and rounded to float32.
+GOLDEN_TOLERANCE = {torch.float64: 2e-6, torch.float32: 5e-5}
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +62,39 @@ def golden_rule(golden_folder) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def compare(record_property) -> Callable[..., None]:
+    """compare(what, actual, expected): the largest error relative to the largest expected value is within tolerance."""
+
+    def compare(what: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: float | None = None) -> None:
+        tolerance = tolerance or GOLDEN_TOLERANCE[actual.dtype]
+        error = float((actual.double() - expected.double()).abs().max() / expected.double().abs().max())
+        record_property("golden", (what, str(actual.dtype).removeprefix("torch."), error, tolerance))
+        assert actual.shape == expected.shape
+        assert error <= tolerance
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def weights(golden_folder, golden_rule) -> Callable[..., dict[str, torch.Tensor]]:
+    """weights(module, blocks, dynamic): golden weights under the published keys. The table has only first blocks."""
+    shapes = json.loads((golden_folder / "model_shapes.json").read_text())
+
+    def weights(module: str, blocks: int = 1, dynamic: tuple[int, ...] = ()) -> dict[str, torch.Tensor]:
+        unfolded = {}
+        for key, shape in shapes[module].items():
+            first = re.search(r"(ddf_block_(\d)|_body_\w+?|^body)\.0\.", key)
+            if first is None:
+                unfolded[key] = shape
+                continue
+            for n in range(dynamic[int(first[2]) - 1] if first[2] else blocks):
+                unfolded[f"{key[: first.start()]}{first[1]}.{n}.{key[first.end() :]}"] = shape
+        return golden_rule.golden_state_dict(unfolded, seed=0)
+
+    return weights
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
