@@ -151,7 +151,8 @@ def test_reused_features_matter_and_network_1_gets_no_gradient() -> None:
     lr, reference = photos(1, 3, 8, 8), photos(1, 3, 32, 32, seed=1)
     result = model(lr, reference)
     result.image.sum().backward()
-    assert all(parameter.grad is None for parameter in model.aggregation.parameters())
+    for part in (model.aggregation, model.encoder):
+        assert all(parameter.grad is None for parameter in part.parameters())
     assert all(
         parameter.grad.abs().sum() > 0
         for name, parameter in model.reuse_aggregation.named_parameters()
