@@ -109,7 +109,9 @@ def choose_tile(groups: int, group_channels: int, outputs: int, dtype: torch.dty
     channels = min(step, divisor if whole else triton.next_power_of_2(group_channels))
     group_block = min(step // channels, triton.next_power_of_2(groups))
     channels = max(channels, 16 // group_block)
-    pixels, num_warps = (32, 4) if dtype == torch.float32 and not tf32 else (64, 8)
+    true_float32 = dtype == torch.float32 and not tf32
+    num_warps = 4 if true_float32 or group_block * channels == 16 else 8
+    pixels = 32 if true_float32 else 64
     return Tile(pixels, group_block, channels, max(16, min(64, triton.next_power_of_2(outputs))), num_warps)
 
 

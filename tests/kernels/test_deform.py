@@ -300,6 +300,8 @@ def test_compiles_to_tensor_cores_without_spills(compile_kernel, target, dtype, 
         "GROUPS": tile.groups,
         "CHANNELS": tile.channels,
         "OUTPUTS": tile.outputs,
+        "offset_channel": 1,  # offsets come from a channels-last convolution, and Triton makes strides of 1 constants
+        "mask_channel": 1,
     }
     launch = {"num_warps": tile.num_warps, "num_stages": forward.STAGES}
     pointers = dict.fromkeys(("x", "offset", "mask"), dtype) | {"flow": torch.float32}
