@@ -93,13 +93,13 @@ class ESA(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + ESA(conv(ReLU(conv(x))))."""
+    """x + ESA(conv(ReLU(conv(x)))); without `esa`, a plain residual block."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, esa: bool = True):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.esa = ESA(channels)
+        self.esa = ESA(channels) if esa else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.esa(self.conv2(F.relu(self.conv1(x))))
@@ -108,12 +108,14 @@ class ResidualBlock(nn.Module):
 class DRB(nn.Sequential):
     """Dynamic ResBlk, the grey part of figure 3: blocks of decoupled dynamic filters, then residual blocks with ESA.
 
-    dynamic_skip: F_LR is also added between the two (published code).
+    dynamic_skip: F_LR is also added between the two (published code); esa: as for `ResidualBlock`.
     """
 
-    def __init__(self, channels: int, dynamic_blocks: int, blocks: int, filter_norm: bool, dynamic_skip: bool):
+    def __init__(
+        self, channels: int, dynamic_blocks: int, blocks: int, filter_norm: bool, dynamic_skip: bool, esa: bool = True
+    ):
         dynamic = [DynamicBlock(channels, filter_norm) for _ in range(dynamic_blocks)]
-        super().__init__(*dynamic, *(ResidualBlock(channels) for _ in range(blocks)))
+        super().__init__(*dynamic, *(ResidualBlock(channels, esa) for _ in range(blocks)))
         self.dynamic_blocks, self.dynamic_skip = dynamic_blocks, dynamic_skip
 
     def forward(self, fused: Tensor, lr: Tensor) -> Tensor:
@@ -145,6 +147,7 @@ class TAAM(nn.Module):
         filter_norm: bool,
         dynamic_skip: bool,
         separate: bool,
+        esa: bool = True,
     ):
         super().__init__()
         self.fusion = None
@@ -152,7 +155,7 @@ class TAAM(nn.Module):
             self.fusion = nn.Conv2d(further_channels + channels, channels, 3, padding=1)
             further_channels = 0
         self.conv = nn.Conv2d(channels + texture_channels + further_channels, channels, 3, padding=1)
-        self.drb = DRB(channels, dynamic_blocks, blocks, filter_norm, dynamic_skip)
+        self.drb = DRB(channels, dynamic_blocks, blocks, filter_norm, dynamic_skip, esa)
 
     def forward(self, lr: Tensor, texture: Tensor, *further: Tensor, skip: Tensor | None = None) -> Tensor:
         """F_LR (B, c, H, W), F_tex and whatever else this scale takes, all (B, ?, H, W) -> (B, c, H, W).

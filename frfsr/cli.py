@@ -82,6 +82,13 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("output", metavar="DIR", help="folder for config.json and model.safetensors")
     convert.add_argument("--arch", required=True, help="frfsr, frfsr-reuse, extractor or rrdb")
 
+    plot = add_command(commands, "plot", run_plot, "draw the curves of training runs in one picture")
+    plot.add_argument("folders", nargs="+", metavar="RUN", help="run folders of the training recipes")
+    plot.add_argument("-o", "--output", required=True, metavar="FILE", help=".png, .svg or .pdf")
+    plot.add_argument(
+        "--quantity", nargs="+", default=[], metavar="NAME", help="as in the log, for example l1 psnr; default: all"
+    )
+
     info = add_command(commands, "info", run_info, "show a model's configuration and parameters by part")
     info.add_argument("model", nargs="?", default="frfsr-tiny", help="packaged name, folder or Hub id (%(default)s)")
     return parser
@@ -140,6 +147,13 @@ def run_convert(options: argparse.Namespace) -> int:
     from frfsr.convert import convert_files
 
     convert_files(options.checkpoint, options.output, options.arch)
+    return 0
+
+
+def run_plot(options: argparse.Namespace) -> int:
+    from frfsr.recipes.plot import plot
+
+    plot(options.folders, options.output, options.quantity)
     return 0
 
 

@@ -75,6 +75,7 @@ class FRFSRConfig:
     dynamic_blocks: Scales = (2, 2, 2)  # residual blocks of two decoupled dynamic filters
     blocks: Scales = (16, 16, 16)  # residual blocks with ESA
     filter_norm: bool = True  # FN of figure 5; the published code leaves it out
+    esa: bool = True  # attention in those blocks; without it and without dynamic blocks: the baseline of Table VII
     dynamic_skip: bool = False  # F_LR is added after the dynamic blocks too, not only after the DRB (published)
     score_input: bool = (
         False  # TAAM also sees the matching score of eq. 6, so that it can distrust a match (not in the paper)

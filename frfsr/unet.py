@@ -59,6 +59,7 @@ class MultiScaleAggregation(nn.Module):
                 config.filter_norm,
                 config.dynamic_skip,
                 self.separate,
+                config.esa,
             )
 
         reused = large if reuse else 0

@@ -1,6 +1,7 @@
 """Pretrained weights by one mechanism: `torchvision`, a file, a folder, a packaged name or a Hub id."""
 
 import hashlib
+import pickle
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
@@ -55,7 +56,7 @@ def read(weights: str, purpose: str, backbone: str | None = None) -> Pretrained:
             f"{purpose}: cannot download {TORCHVISION[backbone]} ({error.reason}); get that file elsewhere and give "
             "its path instead of torchvision."
         ) from error
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(
             f"{purpose}: no usable weights at {weights!r} ({reason}); give torchvision, a .safetensors or .pth file, a "

@@ -135,6 +135,7 @@ def test_sife_and_rec(student, sife, rec):
             assert torch.equal(value, single[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reuse", "steps"), [(True, 20), (False, 5)])
 def test_all_losses(pairs, rec, vgg16, tmp_path, reuse, steps):
     settings = [*all_stage(rec, vgg16), f"model.reuse={str(reuse).lower()}", f"steps={steps}"]
@@ -220,6 +221,7 @@ def test_exploded_offsets_are_skipped(pairs, tmp_path):
     [
         (["init={}"], "give init={all: WEIGHTS}"),
         (["perceptual_weights=nowhere.safetensors"], "perceptual_weights: no usable weights at 'nowhere.safetensors'"),
+        (["perceptual_weights=Makefile"], "perceptual_weights: no usable weights"),
         (["perceptual=vgg19"], "has not all layers of vgg19"),
         (["init={all: nowhere}"], "init all: no usable weights at 'nowhere'"),
         (["init={sife: torchvision}"], "torchvision has no such network"),

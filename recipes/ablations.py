@@ -1,0 +1,154 @@
+"""Train the variants of an ablation with one seed and one budget, and print them as the paper's table does.
+
+`accelerate launch recipes/ablations.py vii --config recipes/tiny_rec.yaml --test cufed5=DIR data=PAIRS out=FOLDER
+steps=2000`. Settings are those of recipes/train.py; the variants' runs are the subfolders of FOLDER, and the same
+command again resumes. For table ix give a configuration of stage all.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from frfsr.config import TrainingConfig
+from frfsr.errors import UserError
+from frfsr.evals.benchmarks import TestSet
+from frfsr.evals.evaluate import Evaluation, Protocol, evaluate
+from frfsr.evals.tables import Table, number, write_text
+from frfsr.evals.upscalers import load_upscaler
+from frfsr.recipes.setup import load_config
+from frfsr.recipes.train import train
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the table: its ticked columns, and what it changes in the model and in the run."""
+
+    name: str
+    ticked: tuple[str, ...] = ()
+    model: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    title: str
+    stage: str
+    columns: tuple[str, ...]
+    variants: tuple[Variant, ...]
+
+
+WITH_SIFE, WITHOUT_SIFE = ({"sife": sife, "base": "bicubic"} for sife in (True, False))  # one base image for all rows
+NO_DRB = {"dynamic_blocks": [0, 0, 0], "esa": False}  # plain residual blocks in its place
+SHUFFLES = ("none", "easy", "medium", "hard")
+ABLATIONS = {
+    "vii": Ablation(
+        "Table VII: SIFE and DRB",
+        "rec",
+        ("SIFE", "DRB"),
+        (
+            Variant("Baseline", (), WITHOUT_SIFE | NO_DRB),
+            Variant("Baseline+DRB", ("DRB",), WITHOUT_SIFE),
+            Variant("Baseline+SIFE", ("SIFE",), WITH_SIFE | NO_DRB),
+            Variant("Baseline+DRB+SIFE", ("SIFE", "DRB"), WITH_SIFE),
+        ),
+    ),
+    "ix": Ablation(
+        "Table IX: feature reuse",
+        "all",
+        ("FRF",),
+        (Variant("Ours", (), {"reuse": False}), Variant("Ours+FRF", ("FRF",), {"reuse": True})),
+    ),
+    "shuffle": Ablation(
+        "Shuffled references in training",
+        "rec",
+        SHUFFLES,
+        tuple(Variant(f"shuffle-{name}", (name,), training={"shuffle": name}) for name in SHUFFLES),
+    ),
+    "filter-norm": Ablation(
+        "Filter normalisation",
+        "rec",
+        ("FN",),
+        (Variant("without", (), {"filter_norm": False}), Variant("with", ("FN",), {"filter_norm": True})),
+    ),
+}
+
+
+def configure(config: TrainingConfig, variant: Variant) -> TrainingConfig:
+    """The run of one variant; without SIFE nothing is loaded into it."""
+    model = config.model | variant.model
+    parts_left_out = () if model.get("sife", True) else ("sife",)
+    return replace(
+        config,
+        model=model,
+        init={part: weights for part, weights in config.init.items() if part not in parts_left_out},
+        frozen=[part for part in config.frozen if part not in parts_left_out],
+        out=str(Path(config.out, re.sub(r"\W+", "-", variant.name.lower()))),
+        **variant.training,
+    )
+
+
+def table(ablation: Ablation, results: Sequence[Evaluation]) -> Table:
+    """One test set in the paper's layout; `results` in the order of the variants."""
+    rows = [
+        [
+            variant.name,
+            *("✓" if column in variant.ticked else "" for column in ablation.columns),
+            f"{number(result.mean('psnr_y'), 2)}/{number(result.mean('ssim_y'), 3)}",
+            number(result.mean("lpips"), 4),
+        ]
+        for variant, result in zip(ablation.variants, results, strict=True)
+    ]
+    return Table(
+        f"{ablation.title}, {results[0].benchmark}", ["Model", *ablation.columns, "PSNR↑/SSIM↑", "LPIPS↓"], rows
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    ablation = ABLATIONS[options.ablation]
+    config = load_config(TrainingConfig, options.config, options.settings)
+    if config.stage != ablation.stage:
+        raise UserError(f"{ablation.title} is about stage {ablation.stage}, {options.config} about {config.stage}.")
+    if not all("=" in test for test in options.test):
+        raise UserError("--test needs NAME=PATH, for example cufed5=DIR.")
+    test_sets = [TestSet(*test.split("=", 1)) for test in options.test]
+    runs = [configure(config, variant) for variant in ablation.variants]
+    for variant_config in runs:
+        train(variant_config)
+
+    protocol = Protocol(alexnet=options.alexnet)
+    upscalers = [load_upscaler(Path(variant_config.out, "weights")) for variant_config in runs]
+    tables = [table(ablation, [evaluate(upscaler, tests, protocol) for upscaler in upscalers]) for tests in test_sets]
+    if PartialState().is_main_process:
+        print("\n\n".join(f"{one.title}\n{one.as_text()}" for one in tables))
+        write_text(Path(config.out, "tables.md"), "\n".join(one.as_markdown() for one in tables))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ablation", choices=ABLATIONS)
+    parser.add_argument("--config", required=True, help="yaml file, as for recipes/train.py")
+    parser.add_argument(
+        "--test",
+        action="append",
+        required=True,
+        metavar="NAME=PATH",
+        help="a test set as for frfsr eval; may be repeated",
+    )
+    parser.add_argument("--alexnet", metavar="FILE", help="AlexNet's weights, or torchvision: measure LPIPS too")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="changes to the configuration")
+    try:
+        run(parser.parse_intermixed_args(arguments))
+    except UserError as error:
+        print(f"ablations: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

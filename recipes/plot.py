@@ -1,0 +1,65 @@
+"""`frfsr plot`: the curves of several training runs in one picture."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from frfsr.errors import UserError
+
+NO_CURVES = {"step", "lr", "skipped", "samples_per_s", "data_wait", "peak_memory"}  # shown only if asked for
+Curve = dict[int, float]
+
+
+def plot(runs: Sequence[str], output: str, quantities: Sequence[str] = ()) -> None:
+    """Draw each quantity of the runs' metrics.jsonl over the steps, a panel a quantity, a line a run.
+
+    quantities: names in the log, for example l1 and psnr; by default all losses and scores.
+
+    Raises UserError for a folder without a log, a quantity that no run has, or an unknown picture format.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("frfsr plot needs matplotlib: pip install 'frfsr[eval]'") from error
+    logs = {Path(run).name: read_log(Path(run)) for run in runs}
+    if len(logs) < len(runs):
+        raise UserError("two runs have the same folder name: the lines could not be told apart.")
+    known = list(dict.fromkeys(name for log in logs.values() for name in log))
+    quantities = quantities or [name for name in known if name not in NO_CURVES]
+    for name in quantities:
+        if name not in known:
+            raise UserError(f"no run has logged {name!r}; there are {', '.join(known)}.")
+
+    figure = Figure(figsize=(8, 2.6 * len(quantities)), layout="constrained")
+    for axes, quantity in zip(figure.subplots(len(quantities), squeeze=False)[:, 0], quantities, strict=True):
+        for run, log in logs.items():
+            curve = sorted(log.get(quantity, {}).items())
+            axes.plot(*zip(*curve, strict=True) if curve else ([], []), label=run, linewidth=1)
+        axes.set(xlabel="step", ylabel=quantity)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    FigureCanvasAgg(figure)
+    partial = Path(output).with_name(f".partial.{Path(output).name}")
+    try:
+        figure.savefig(partial)
+        os.replace(partial, output)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {output}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_log(run: Path) -> dict[str, Curve]:
+    """metrics.jsonl of a run folder: quantity -> {step: value}. Of steps repeated after a resume the last counts."""
+    try:
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{run} is no run folder: it has no readable metrics.jsonl.") from error
+    log: dict[str, Curve] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name != "step":
+                log.setdefault(name, {})[line["step"]] = value
+    return log
