@@ -7,11 +7,11 @@ from torch import Tensor
 
 from frfsr.kernels._dispatch import memory_format
 
-# (channels, pixels) of a program, long in the direction in which memory runs.
-CHANNELS_LAST_BLOCK = (64, 16)
-CONTIGUOUS_BLOCK = (4, 256)
-CHANNELS_LAST_GRADIENT_BLOCK = (16, 32)  # these tiles have a third axis, the taps
-CONTIGUOUS_GRADIENT_BLOCK = (4, 128)
+# Channels and pixels of a program, long in the direction in which memory runs; and its warps.
+CHANNELS_LAST_BLOCK = (64, 16, 4)
+CONTIGUOUS_BLOCK = (4, 256, 4)
+CHANNELS_LAST_GRADIENT_BLOCK = (16, 32, 4)  # the tiles of the gradients have a third axis, the taps
+CONTIGUOUS_GRADIENT_BLOCK = (4, 128, 8)
 
 
 @triton.jit
@@ -182,7 +182,7 @@ def filter_pixels(
     x = x.contiguous(memory_format=layout)
     batch, channels, height, width = x.shape
     out = torch.empty_like(x)
-    block_c, block_p = CHANNELS_LAST_BLOCK if channels_last else CONTIGUOUS_BLOCK
+    block_c, block_p, num_warps = CHANNELS_LAST_BLOCK if channels_last else CONTIGUOUS_BLOCK
     grid = (triton.cdiv(height * width, block_p), triton.cdiv(channels, block_c), batch)
     normalise = scale is not None
     filter_kernel[grid](
@@ -201,6 +201,7 @@ def filter_pixels(
         NORMALISE=normalise,
         BLOCK_C=block_c,
         BLOCK_P=block_p,
+        num_warps=num_warps,
     )
     return out
 
@@ -212,7 +213,7 @@ def filter_gradients(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) 
     x, grad = x.contiguous(memory_format=layout), grad.contiguous(memory_format=layout)
     batch, channels, height, width = x.shape
     taps = channel.shape[-1] ** 2
-    block_c, block_p = CHANNELS_LAST_GRADIENT_BLOCK if channels_last else CONTIGUOUS_GRADIENT_BLOCK
+    block_c, block_p, num_warps = CHANNELS_LAST_GRADIENT_BLOCK if channels_last else CONTIGUOUS_GRADIENT_BLOCK
     blocks = triton.cdiv(height * width, block_p)
     grad_channel = torch.empty(batch, blocks, channels, taps, dtype=torch.float32, device=x.device)
     grad_spatial = torch.empty_like(spatial, memory_format=torch.contiguous_format)
@@ -231,6 +232,6 @@ def filter_gradients(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) 
         PADDED_TAPS=triton.next_power_of_2(taps),
         BLOCK_C=block_c,
         BLOCK_P=block_p,
-        num_warps=8,
+        num_warps=num_warps,
     )
     return grad_channel.sum(1).view_as(channel).to(channel.dtype), grad_spatial

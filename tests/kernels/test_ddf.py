@@ -216,16 +216,17 @@ def test_misfits_are_refused(channel, spatial, message):
 def test_compiles_without_spills(compile_kernel, target, dtype, channels_last):
     triton_ddf = pytest.importorskip("frfsr.kernels._ddf_triton")
     common = {"ALL_CHANNELS": 64, "SIDE": 3, "CHANNELS_LAST": channels_last}
-    block_c, block_p = triton_ddf.CHANNELS_LAST_BLOCK if channels_last else triton_ddf.CONTIGUOUS_BLOCK
-    pointers = dict.fromkeys(("x", "channel", "spatial", "out"), dtype) | dict.fromkeys(
-        ("scale", "shift"), torch.float32
-    )
+    block_c, block_p, num_warps = triton_ddf.CHANNELS_LAST_BLOCK if channels_last else triton_ddf.CONTIGUOUS_BLOCK
+    pointers = dict.fromkeys(("x", "channel", "spatial", "out"), dtype)
+    pointers |= dict.fromkeys(("scale", "shift"), torch.float32)
     for mode in ({"TRANSPOSED": False, "NORMALISE": True}, {"TRANSPOSED": True, "NORMALISE": False}):
         constants = common | mode | {"BLOCK_C": block_c, "BLOCK_P": block_p}
-        compile_kernel(triton_ddf.filter_kernel, target, pointers, constants)
+        compile_kernel(triton_ddf.filter_kernel, target, pointers, constants, num_warps)
 
-    blocks = triton_ddf.CHANNELS_LAST_GRADIENT_BLOCK if channels_last else triton_ddf.CONTIGUOUS_GRADIENT_BLOCK
+    block_c, block_p, num_warps = (
+        triton_ddf.CHANNELS_LAST_GRADIENT_BLOCK if channels_last else triton_ddf.CONTIGUOUS_GRADIENT_BLOCK
+    )
     pointers = dict.fromkeys(("grad", "x", "channel", "spatial", "grad_spatial"), dtype)
     pointers["grad_channel"] = torch.float32
-    constants = common | {"PADDED_TAPS": 16, "BLOCK_C": blocks[0], "BLOCK_P": blocks[1]}
-    compile_kernel(triton_ddf.filter_gradient_kernel, target, pointers, constants, num_warps=8)
+    constants = common | {"PADDED_TAPS": 16, "BLOCK_C": block_c, "BLOCK_P": block_p}
+    compile_kernel(triton_ddf.filter_gradient_kernel, target, pointers, constants, num_warps)
