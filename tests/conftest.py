@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 # Of the largest golden value; the published results were computed in float64 and rounded to float32.
 GOLDEN_TOLERANCE = {torch.float64: 2e-6, torch.float32: 5e-5}
@@ -105,3 +107,25 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.section("largest error against the published implementation, relative to the largest value")
         for what, dtype, error, tolerance in rows:
             terminalreporter.line(f"{what:<63}{dtype:<9}{error:9.1e}  of {tolerance:.0e}")
+
+
+@pytest.fixture(scope="session")
+def training_pairs(tmp_path_factory) -> Path:
+    """Six pairs of smooth photos, 64x64, in the CUFED layout."""
+    folder, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
+    for part in ("input", "ref"):
+        (folder / part).mkdir()
+        for i in range(6):
+            coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            coarse.resize((64, 64), Image.Resampling.BICUBIC).save(folder / part / f"{i:05d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vgg16(tmp_path_factory) -> Path:
+    """VGG16 with random weights under torchvision's names."""
+    from frfsr.losses import vgg_features
+
+    file = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
+    save_file({f"features.{name}": value for name, value in vgg_features("vgg16").state_dict().items()}, file)
+    return file

@@ -3,16 +3,13 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
-from safetensors.torch import save_file
 
 import frfsr.recipes.ablations as ablations
 import frfsr.recipes.train as recipe
 from frfsr.cli import main as frfsr
 from frfsr.errors import UserError
-from frfsr.losses import vgg_features
 from frfsr.recipes.plot import plot, read_log
 
 RECIPES = Path(recipe.__file__).parent
@@ -27,31 +24,17 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory) -> Path:
-    """Four pairs in the CUFED layout."""
-    folder, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
-    for part in ("input", "ref"):
-        (folder / part).mkdir()
-        for i in range(4):
-            coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-            coarse.resize((48, 48), Image.Resampling.BICUBIC).save(folder / part / f"{i:05d}.png")
-    return folder
-
-
 def run(table: str, config: str, pairs: Path, out: Path, *settings: str) -> int:
     command = [table, "--config", str(RECIPES / config), "--test", f"own={pairs}"]
     return ablations.main([*command, f"data={pairs}", f"out={out}", *SMALL, *settings])
 
 
-def test_table_vii(pairs, tmp_path, capsys):
-    assert (
-        recipe.main(["--config", str(RECIPES / "tiny_sife.yaml"), f"data={pairs}", f"out={tmp_path / 's'}", *SMALL])
-        == 0
-    )
+def test_table_vii(training_pairs, tmp_path, capsys):
+    single = ["--config", str(RECIPES / "tiny_sife.yaml"), f"data={training_pairs}", f"out={tmp_path / 's'}"]
+    assert recipe.main([*single, *SMALL]) == 0
     capsys.readouterr()
     settings = [f"init={{sife: {tmp_path / 's' / 'weights'}}}", "frozen=[sife]"]
-    assert run("vii", "tiny_rec.yaml", pairs, tmp_path / "vii", *settings) == 0
+    assert run("vii", "tiny_rec.yaml", training_pairs, tmp_path / "vii", *settings) == 0
     lines = capsys.readouterr().out.splitlines()
     header = next(i for i, line in enumerate(lines) if line.startswith("Model"))
     assert lines[header].split() == ["Model", "SIFE", "DRB", "PSNR↑/SSIM↑", "LPIPS↓"]
@@ -67,21 +50,20 @@ def test_table_vii(pairs, tmp_path, capsys):
     assert "| Baseline+SIFE | ✓ |  |" in (tmp_path / "vii" / "tables.md").read_text()
 
 
-def test_table_ix(pairs, tmp_path, capsys):
-    rec, vgg = tmp_path / "rec", tmp_path / "vgg16.safetensors"
-    common = [f"data={pairs}", *SMALL]
+def test_table_ix(training_pairs, vgg16, tmp_path, capsys):
+    rec = tmp_path / "rec"
+    common = [f"data={training_pairs}", *SMALL]
     assert recipe.main(["--config", str(RECIPES / "tiny_rec.yaml"), *common, f"out={rec}", "init={}"]) == 0
-    save_file({f"features.{name}": value for name, value in vgg_features("vgg16").state_dict().items()}, vgg)
     capsys.readouterr()
-    settings = [f"init={{all: {rec / 'weights'}}}", "perceptual=vgg16", f"perceptual_weights={vgg}"]
-    assert run("ix", "tiny_all.yaml", pairs, tmp_path / "ix", *settings) == 0
+    settings = [f"init={{all: {rec / 'weights'}}}", "perceptual=vgg16", f"perceptual_weights={vgg16}"]
+    assert run("ix", "tiny_all.yaml", training_pairs, tmp_path / "ix", *settings) == 0
     text = capsys.readouterr().out
     assert "Table IX: feature reuse, own" in text
     assert [line.count("✓") for line in text.splitlines() if line.startswith("Ours")] == [0, 1]
 
 
-def test_an_ablation_needs_the_stage_that_it_is_about(pairs, tmp_path, capsys):
-    assert run("ix", "tiny_rec.yaml", pairs, tmp_path / "ix") == 2
+def test_an_ablation_needs_the_stage_that_it_is_about(training_pairs, tmp_path, capsys):
+    assert run("ix", "tiny_rec.yaml", training_pairs, tmp_path / "ix") == 2
     assert "is about stage all" in capsys.readouterr().err
 
 

@@ -10,10 +10,8 @@ import signal
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import frfsr.recipes.guard as guard
@@ -21,7 +19,6 @@ import frfsr.recipes.train as recipe
 import frfsr.recipes.train_matching as matching_recipe
 from frfsr import FRFSR
 from frfsr.config import TrainingConfig
-from frfsr.losses import vgg_features
 from frfsr.recipes.samples import TrainingSamples
 from frfsr.recipes.setup import initialise
 
@@ -40,23 +37,8 @@ VIEWS = [*SHORT, "size=48", "checkpoint_every=1000"]
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory) -> Path:
-    """Six pairs in the CUFED layout, large enough that views of them have correspondences."""
-    folder, rng = tmp_path_factory.mktemp("pairs"), np.random.default_rng(0)
-    for part in ("input", "ref"):
-        (folder / part).mkdir()
-        for i in range(6):
-            coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-            coarse.resize((64, 64), Image.Resampling.BICUBIC).save(folder / part / f"{i:05d}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def vgg16(tmp_path_factory) -> Path:
-    """VGG16 with random weights under torchvision's names."""
-    file = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
-    save_file({f"features.{name}": value for name, value in vgg_features("vgg16").state_dict().items()}, file)
-    return file
+def pairs(training_pairs) -> Path:
+    return training_pairs
 
 
 def run(module, config: str, pairs: Path, out: Path, *settings: str) -> int:
@@ -157,11 +139,10 @@ def test_all_losses(pairs, rec, vgg16, tmp_path, reuse, steps):
 
 def test_frozen_networks_infer_only(rec):
     config = TrainingConfig(data="x", out="y", stage="all", init={"all": str(rec / "weights")})
-    model = FRFSR(FRFSR.from_pretrained(rec / "weights").config)
-    model.config.reuse = True
-    model = FRFSR(model.config)
-    sources = initialise(model, config)
-    assert sources["all"]
+    network = FRFSR.from_pretrained(rec / "weights").config
+    network.reuse = True
+    model = FRFSR(network)
+    assert initialise(model, config)["all"]
     for name, part in model.named_children():
         trained = name == "reuse_aggregation"
         assert part.training == trained, name
@@ -311,10 +292,8 @@ def test_without_a_usable_checkpoint_nothing_is_overwritten(pairs, tmp_path, cap
 
 
 def test_other_pretrained_weights_are_noticed_on_resume(pairs, rec, vgg16, tmp_path):
-    settings = [*all_stage(rec, vgg16), "checkpoint_every=1"]
-    copy = tmp_path / "vgg16.safetensors"
-    shutil.copy(vgg16, copy)
-    settings = [*settings, f"perceptual_weights={copy}", "steps=1"]
+    copy = shutil.copy(vgg16, tmp_path / "vgg16.safetensors")
+    settings = [*all_stage(rec, copy), "checkpoint_every=1", "steps=1"]
     assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *settings) == 0
     save_file({name: value + 1 for name, value in load_file(copy).items()}, copy)
     with pytest.warns(UserWarning, match="weights of vgg16 are not those of the run's start"):
