@@ -17,6 +17,7 @@ import yaml
 from accelerate import Accelerator
 from einops import rearrange
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from frfsr.config import MatchingConfig, TrainingConfig
@@ -86,13 +87,23 @@ class Run:
         Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{step:07d}.png")
 
     def save(self, step: int) -> None:
-        """checkpoints/<step>: all that an exact resume needs. Older ones are removed once the new one is complete."""
+        """checkpoints/<step>: all that an exact resume needs. Older ones are removed once the new one is complete.
+
+        When it cannot be written, for example because the disk is full, the run goes on with a warning.
+        """
         partial = self.checkpoints / ".partial"
         self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(partial))
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
+        written = torch.ones((), device=self.accelerator.device)
+        try:
+            self.accelerator.save_state(str(partial))
             (partial / SOURCES).write_text(json.dumps(self.sources))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            written.zero_()
+            warnings.warn(f"checkpoint {step} cannot be written ({error}); the ones before stay", stacklevel=2)
+        complete = bool(self.accelerator.reduce(written, "mean") == 1)
+        if self.accelerator.is_main_process and not complete:
+            shutil.rmtree(partial, ignore_errors=True)
+        elif self.accelerator.is_main_process:
             replace_folder(partial, self.checkpoints / f"{step:07d}")
             for old in self.saved_steps()[self.config.keep :]:
                 shutil.rmtree(self.checkpoints / f"{old:07d}")

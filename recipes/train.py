@@ -97,7 +97,8 @@ def train(config: TrainingConfig) -> None:
                 run.export(ema.module)
             if step % config.checkpoint_every == 0 or step == config.steps:
                 run.save(step)
-    progress.write(meter.summary())
+    if accelerator.is_main_process:
+        progress.write(meter.summary())
     accelerator.end_training()
 
 

@@ -105,6 +105,21 @@ def test_other_settings_do_not_continue_a_run(pairs, tmp_path, capsys):
     assert "other settings (lr)" in capsys.readouterr().err
 
 
+def test_a_full_disk_costs_no_checkpoint(pairs, tmp_path, monkeypatch):
+    intact, calls = recipe.Accelerator.save_state, []
+
+    def save_state(self, folder: str) -> None:
+        intact(self, folder)
+        calls.append(folder)
+        if len(calls) == 2:
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(recipe.Accelerator, "save_state", save_state)
+    with pytest.warns(UserWarning, match="checkpoint 4 cannot be written"):
+        assert run_here(pairs, tmp_path / "run", *FAST, "steps=5") == 0
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["0000002", "0000005"]
+
+
 def config(pairs: Path, *settings: str) -> TrainingConfig:
     return load_config(
         TrainingConfig, str(RECIPES / "tiny_rec.yaml"), [f"data={pairs}", "out=unused", *SMALL, *settings]
