@@ -138,6 +138,7 @@ def config(pairs: Path, *settings: str) -> TrainingConfig:
         ("steps=1.5", "steps must be a whole number"),
         ("flip_rotate=maybe", "flip_rotate must be true or false"),
         ("init={a: b", "the value is no YAML"),
+        ("init=runs/rec/weights", "init must be {PART: WEIGHTS}"),
     ],
 )
 def test_configuration_errors_say_what_to_do(pairs, setting, message):
