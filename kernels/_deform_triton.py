@@ -110,7 +110,8 @@ def choose_tile(groups: int, group_channels: int, outputs: int, dtype: torch.dty
     group_block = min(step // channels, triton.next_power_of_2(groups))
     channels = max(channels, 16 // group_block)
     true_float32 = dtype == torch.float32 and not tf32
-    num_warps = 4 if true_float32 or group_block * channels == 16 else 8
+    thin_half = dtype != torch.float32 and group_block * channels == 16
+    num_warps = 4 if true_float32 or thin_half else 8  # none of these spills
     pixels = 32 if true_float32 else 64
     return Tile(pixels, group_block, channels, max(16, min(64, triton.next_power_of_2(outputs))), num_warps)
 
