@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 
 import torch
 from einops import rearrange
@@ -12,6 +13,7 @@ from frfsr.kernels._dispatch import accumulator_dtype, use_reference, use_triton
 
 EPSILON = 1e-5  # added to the norm of every patch, so that an empty patch scores 0 instead of NaN
 BLOCK_ELEMENTS = 2**18  # pixel products held at a time by the PyTorch form: 1 MB, so that they stay in a core's cache
+BLOCK_SIDE = 24  # rows and fewest columns of a block of the key; overlapping borders are multiplied twice
 EXPONENT_LIMIT = 100  # of the rescaling: keeps squares of the largest float32 finite and the factor a normal number
 
 
@@ -86,69 +88,79 @@ def _sum(terms: list[Tensor], out: Tensor) -> None:
         out += term
 
 
-def _match_rows(query: Tensor, key: Tensor, key_scale: Tensor, best: Tensor, index: Tensor, first: int) -> None:
-    """Update ``best`` and ``index`` (h, w) of all queries with the key patches of a few rows.
+def _match_block(query: Tensor, key: Tensor, key_scale: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each row of query patches the best score and its place in a block of key patches, (w,) each.
 
-    query (H, W, C), key (rows, Wk, C), key_scale (rows - p + 1, Wk - p + 1); ``first`` is the index of the first patch.
+    query (H, W, C), key (h, w, C), key_scale (h - p + 1, w - p + 1).
 
     The inner product of two patches is the sum of the inner products of their pixels. So pixels are multiplied once,
     a ninth of the work of multiplying patches, and the product is summed along its diagonal: over x inside the product
     of two rows, over y across the last few of them. A diagonal step in a flattened product of shape (x, y' x') is a
     constant stride; sums that run over the end of a row are garbage, and fall off when patches are cut out.
     """
-    height, width = best.shape
-    patch_size = query.shape[0] - height + 1
-    rows, key_width, _ = key.shape
+    rows, columns, _ = key.shape
+    patch_size = rows - key_scale.shape[0] + 1
+    width = query.shape[1] - patch_size + 1
     keys = rearrange(key, "h w c -> c (h w)")
     size, diagonal = query.shape[1] * keys.shape[1], keys.shape[1] + 1
-    row_sums, sums = size - (patch_size - 1) * diagonal, size - (patch_size - 1) * (diagonal + key_width)
+    row_sums, sums = size - (patch_size - 1) * diagonal, size - (patch_size - 1) * (diagonal + columns)
 
-    product = query.new_empty(size)
+    products = query.new_empty(size)
     window = query.new_zeros(patch_size, size)  # the last row sums, used in turn
     total = query.new_zeros(size)
-    patches = rearrange(total, "(x v u) -> x v u", v=rows, u=key_width)[
-        :width, : key_scale.shape[0], : key_scale.shape[1]
-    ]
+    patches = rearrange(total, "(x v u) -> x v u", v=rows, u=columns)
+    patches = patches[:width, : key_scale.shape[0], : key_scale.shape[1]]
     similarity = query.new_empty(patches.shape)
     unusable = key_scale == 0
     any_unusable = bool(unusable.any())
     for y in range(query.shape[0]):
-        torch.mm(query[y], keys, out=product.view(query.shape[1], -1))
-        _sum([product[x * diagonal :][:row_sums] for x in range(patch_size)], out=window[y % patch_size, :row_sums])
+        torch.mm(query[y], keys, out=products.view(query.shape[1], -1))
+        _sum([products[x * diagonal :][:row_sums] for x in range(patch_size)], out=window[y % patch_size, :row_sums])
         top = y - patch_size + 1
         if top < 0:
             continue
-        lines = [window[(top + i) % patch_size, i * key_width :][:sums] for i in range(patch_size)]
+        lines = [window[(top + i) % patch_size, i * columns :][:sums] for i in range(patch_size)]
         _sum(lines, out=total[:sums])
         torch.mul(patches, key_scale, out=similarity)
         if any_unusable:
             similarity.masked_fill_(unusable, -torch.inf)
-        score, position = similarity.flatten(1).max(dim=1)
-        better = score > best[top]  # strictly, so that the lowest index keeps a tie
-        best[top] = torch.where(better, score, best[top])
-        index[top] = torch.where(better, position + first, index[top])
+        yield similarity.flatten(1).max(dim=1)
 
 
 def patch_argmax_blocked(query: Tensor, key: Tensor, patch_size: int = 3) -> tuple[Tensor, Tensor]:
-    """The exact search by PyTorch operators in blocks of key rows. Arguments as in :func:`patch_argmax`.
+    """The exact search by PyTorch operators in blocks of the key. Arguments as in :func:`patch_argmax`.
 
     Blocks overlap by a patch and all have the same size, so that equal patches get bit-equal scores wherever they lie.
     """
-    compute = accumulator_dtype(query)
+    compute, border = accumulator_dtype(query), patch_size - 1
     queries, query_scale = prepare(query, patch_size, compute, query.shape[3], query.shape[1])
     keys, key_scale = prepare(key, patch_size, compute, key.shape[3], key.shape[1])
     best = torch.full_like(query_scale, -torch.inf)
     index = torch.zeros_like(query_scale, dtype=torch.int64)
-    last = key_scale.shape[1] - 1
-    rows = min(last + 1, max(1, BLOCK_ELEMENTS // (query.shape[3] * key.shape[3]) - patch_size + 1))
+    height, width = key_scale.shape[1:]
+    rows = _even(height, BLOCK_SIDE - border)
+    columns = _even(width, max(BLOCK_SIDE, BLOCK_ELEMENTS // ((rows + border) * query.shape[3])) - border)
     with _bfloat16_products(query.dtype == torch.bfloat16):
-        for b in range(query.shape[0]):
-            for start in range(0, last + 1, rows):
-                start = min(start, last + 1 - rows)
-                block = slice(start, start + rows + patch_size - 1)
-                scale = key_scale[b, start : start + rows]
-                _match_rows(queries[b], keys[b, block], scale, best[b], index[b], start * key_scale.shape[2])
+        for b, row, column in product(range(query.shape[0]), _starts(height, rows), _starts(width, columns)):
+            block = keys[b, row : row + rows + border, column : column + columns + border]
+            scale = key_scale[b, row : row + rows, column : column + columns]
+            for y, (score, place) in enumerate(_match_block(queries[b], block, scale)):
+                place = (row + place // columns) * width + column + place % columns
+                better = (score > best[b, y]) | ((score == best[b, y]) & (place < index[b, y]))
+                best[b, y] = torch.where(better, score, best[b, y])
+                index[b, y] = torch.where(better, place, index[b, y])
     return finish(best, index, query_scale)
+
+
+def _even(size: int, most: int) -> int:
+    """The size of equal blocks of at most ``most`` that cover ``size``."""
+    blocks = -(-size // max(1, most))
+    return -(-size // blocks)
+
+
+def _starts(size: int, block: int) -> list[int]:
+    """Where blocks begin that cover ``size``; the last one moves back instead of shrinking."""
+    return [min(start, size - block) for start in range(0, size, block)]
 
 
 @torch.library.custom_op("frfsr::patch_argmax", mutates_args=())

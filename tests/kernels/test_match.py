@@ -113,6 +113,7 @@ def test_published_ties(device):
 def test_equal_patches_lose_to_the_first(device, size, monkeypatch):
     """Copies lie in other blocks and tiles than the original, and still tie exactly."""
     monkeypatch.setattr(match, "BLOCK_ELEMENTS", 700)
+    monkeypatch.setattr(match, "BLOCK_SIDE", 4)
     generator = torch.Generator().manual_seed(0)
     tile = torch.randn(1, 6, 5, 5, generator=generator)
     key = tile.repeat(1, 1, 8, 60)[:, :, : size[0], : size[1]].to(device)
@@ -170,10 +171,11 @@ def test_other_patch_sizes(patch_size):
     sides=st.tuples(*[st.integers(3, 12)] * 4),
     channels=st.integers(1, 9),
     block=st.sampled_from([1, 200, 2**18]),
+    block_side=st.sampled_from([1, 4, 16]),
     levels=st.sampled_from([2, 1000]),
     seed=st.integers(0, 2**16),
 )
-def test_blocks_agree_with_the_definition(sides, channels, block, levels, seed):
+def test_blocks_agree_with_the_definition(sides, channels, block, block_side, levels, seed):
     """With few levels many patches tie."""
     generator = torch.Generator().manual_seed(seed)
     query, key = (
@@ -181,6 +183,7 @@ def test_blocks_agree_with_the_definition(sides, channels, block, levels, seed):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(match, "BLOCK_ELEMENTS", block)
+        patch.setattr(match, "BLOCK_SIDE", block_side)
         check(query, key, 1e-6, 1e-5, search=patch_argmax_blocked)
         score, index = patch_argmax_blocked(key, key)
     itself = torch.arange(index.numel()).view_as(index)
