@@ -55,12 +55,15 @@ def _sampling_grid(canvas: Tensor, offset: Tensor, flow: Tensor | None, scale: i
     return rearrange(grid, "g d k h w -> g (k h) w d")
 
 
-def _blocks(canvas: Tensor, offset: Tensor, mask: Tensor, flow: Tensor | None, scale: int) -> Iterator[_Block]:
-    """The image in blocks of whole coarse rows. offset (G*18, H, W), mask (G*9, H, W), flow (9, 2, h, w) or None."""
+def _blocks(
+    canvas: Tensor, offset: Tensor, mask: Tensor, flow: Tensor | None, scale: int, elements: int
+) -> Iterator[_Block]:
+    """The image in blocks of whole coarse rows and about ``elements`` samples.
+
+    ``offset`` (G*18, H, W), ``mask`` (G*9, H, W), ``flow`` (9, 2, h, w) or None.
+    """
     groups, channels = canvas.shape[:2]
     height, width = offset.shape[-2:]
-    # The backward pass clears a canvas per block: few blocks where the image is large.
-    elements = max(_BLOCK_ELEMENTS, canvas.numel())
     step = max(1, elements // (groups * channels * TAPS * width * scale)) * scale
     for top in range(0, height, step):
         rows = slice(top, min(top + step, height))
@@ -81,7 +84,8 @@ def deform_conv_cpu(
     out = torch.empty(shape, dtype=x.dtype, memory_format=memory_format(x))
     for b in range(x.shape[0]):
         canvas = _power_of_two_canvas(x[b].to(accumulator_dtype(x)), mask.shape[1] // TAPS)
-        for block in _blocks(canvas, offset[b], mask[b], None if flow is None else flow[b], scale):
+        image_flow = None if flow is None else flow[b]
+        for block in _blocks(canvas, offset[b], mask[b], image_flow, scale, _BLOCK_ELEMENTS):
             product = kernel @ block.columns().to(x.dtype)
             out[b, :, block.rows] = rearrange(product, "o (h w) -> o h w", w=shape[-1])
     return out if bias is None else out.add_(rearrange(bias.to(x.dtype), "o -> o 1 1"))
@@ -101,7 +105,9 @@ def deform_conv_backward_cpu(
         canvas = _power_of_two_canvas(x[b].to(kernel.dtype), mask.shape[1] // TAPS)
         grad_canvas = torch.zeros_like(canvas)
         to_pixels = torch.tensor([2 / size for size in canvas.shape[-2:]], dtype=canvas.dtype)
-        for block in _blocks(canvas, offset[b], mask[b], None if flow is None else flow[b], scale):
+        image_flow = None if flow is None else flow[b]
+        elements = max(_BLOCK_ELEMENTS, canvas.numel())  # each block clears a canvas: few blocks for large images
+        for block in _blocks(canvas, offset[b], mask[b], image_flow, scale, elements):
             grad_rows = rearrange(grad[b, :, block.rows].to(kernel.dtype), "o h w -> o (h w)")
             grad_samples = (kernel.t() @ grad_rows).view_as(block.samples)
             mask_part = (grad_samples * block.samples).sum(1)

@@ -50,16 +50,11 @@ def dynamic_filter_reference(x: Tensor, channel: Tensor, spatial: Tensor) -> Ten
 _BLOCK_ELEMENTS = 1 << 17
 
 
-def _blocks(x: Tensor) -> list[tuple[int, slice, slice]]:
-    """Image, channels and rows of parts that lie together in memory: rows if channels-last, else channels."""
+def _row_blocks(x: Tensor) -> list[tuple[int, slice]]:
+    """Image and rows of the parts that are worked on at a time."""
     batch, channels, height, width = x.shape
-    if memory_format(x) == torch.channels_last:
-        step = max(1, _BLOCK_ELEMENTS // max(1, channels * width))
-        parts = [(slice(None), slice(y, min(y + step, height))) for y in range(0, height, step)]
-    else:
-        step = max(1, _BLOCK_ELEMENTS // max(1, height * width))
-        parts = [(slice(c, min(c + step, channels)), slice(0, height)) for c in range(0, channels, step)]
-    return [(b, *part) for b in range(batch) for part in parts]
+    step = max(1, _BLOCK_ELEMENTS // max(1, channels * width))
+    return [(b, slice(y, min(y + step, height))) for b in range(batch) for y in range(0, height, step)]
 
 
 def _windows(side: int, rows: slice, width: int) -> list[tuple[slice, slice, slice]]:
@@ -75,13 +70,13 @@ def _dynamic_filter_cpu(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
     channel, spatial = rearrange(channel.to(dtype), "b c i j -> b (i j) c 1 1"), spatial.to(dtype)
     padded = F.pad(x.to(dtype), (side // 2,) * 4)
     out = torch.empty_like(x)
-    for b, c, rows in _blocks(x):
-        total = torch.zeros_like(x[b, c, rows], dtype=dtype)
+    for b, rows in _row_blocks(x):
+        total = torch.zeros_like(x[b, :, rows], dtype=dtype)
         product = torch.empty_like(total)
         for k, window in enumerate(_windows(side, rows, x.shape[3])):
-            torch.mul(padded[b, c][window], spatial[b, k, rows], out=product)
-            total.addcmul_(product, channel[b, k, c])
-        out[b, c, rows] = total
+            torch.mul(padded[b][window], spatial[b, k, rows], out=product)
+            total.addcmul_(product, channel[b, k])
+        out[b, :, rows] = total
     return out
 
 
@@ -95,16 +90,16 @@ def _dynamic_filter_backward_cpu(grad: Tensor, x: Tensor, channel: Tensor, spati
     padded = F.pad(x.to(dtype), (margin,) * 4)
     grad_padded = torch.zeros_like(padded)
     grad_channel, grad_spatial = torch.zeros_like(channels), torch.zeros_like(spatials)
-    for b, c, rows in _blocks(x):
-        grad_block = grad[b, c, rows]
+    for b, rows in _row_blocks(x):
+        grad_block = grad[b, :, rows]
         product = torch.empty_like(grad_block)
         for k, window in enumerate(_windows(side, rows, x.shape[3])):
-            torch.mul(grad_block, padded[b, c][window], out=product)
+            torch.mul(grad_block, padded[b][window], out=product)
             flat = rearrange(product, "c h w -> c (h w)")
-            grad_channel[b, k, c].addmv_(flat, spatials[b, k, rows].flatten())
-            grad_spatial[b, k, rows].view(-1).addmv_(flat.t(), channels[b, k, c])
+            grad_channel[b, k].addmv_(flat, spatials[b, k, rows].flatten())
+            grad_spatial[b, k, rows].view(-1).addmv_(flat.t(), channels[b, k])
             torch.mul(grad_block, spatials[b, k, rows], out=product)
-            grad_padded[b, c][window].addcmul_(product, channels[b, k, c, None, None])
+            grad_padded[b][window].addcmul_(product, channels[b, k, :, None, None])
     grad_x = grad_padded[:, :, margin : margin + x.shape[2], margin : margin + x.shape[3]].to(x.dtype)
     grad_channel = rearrange(grad_channel, "b (i j) c -> b c i j", i=side).to(channel.dtype).contiguous()
     return grad_x.contiguous(memory_format=memory_format(x)), grad_channel, grad_spatial.to(spatial.dtype)
