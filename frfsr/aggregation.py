@@ -6,6 +6,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from frfsr.kernels import dynamic_filter
+from frfsr.kernels.ddf import normalise_filter
 
 
 class FilterNorm(nn.Module):
@@ -21,11 +22,8 @@ class FilterNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(filters, taps))
 
     def forward(self, taps: Tensor) -> Tensor:
-        centred = taps - taps.mean(2, keepdim=True)
-        variance = centred.square().sum(2, keepdim=True) / (taps.shape[2] - 1)  # unbiased
-        standard = centred / (variance.sqrt() + 1e-10)
         shape = (1, *self.gamma.shape) + (1,) * (taps.dim() - 3)
-        return standard * self.gamma.view(shape) + self.beta.view(shape)
+        return normalise_filter(taps, self.gamma.view(shape), self.beta.view(shape), dim=2)
 
 
 class DFM(nn.Module):

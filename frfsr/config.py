@@ -49,12 +49,8 @@ class FRFSRConfig:
 
     # CTW: texture encoder and matching (section III-B)
     encoder_channels: Scales = (64, 128, 256)  # widths of the encoder's three stages; these are VGG16's
-    shared_encoder: bool = (
-        True  # one encoder for LR and reference ("parameter-sharing"); published: two sets of weights
-    )
-    match_padding: Literal["same", "valid"] = (
-        "same"  # valid: only patches wholly inside the image are matched (published)
-    )
+    shared_encoder: bool = True  # one for LR and reference ("parameter-sharing"); published: two sets of weights
+    match_padding: Literal["same", "valid"] = "same"  # valid: only patches wholly inside are matched (published)
     refine: int = 0  # search radius, reference pixels, of a block matching after the argmax; 0: none (the paper)
 
     # Reference features F_Ref^i (section III-C)
@@ -79,9 +75,7 @@ class FRFSRConfig:
     filter_norm: bool = True  # FN of figure 5; the published code leaves it out
     esa: bool = True  # attention in those blocks; without it and without dynamic blocks: the baseline of Table VII
     dynamic_skip: bool = False  # F_LR is added after the dynamic blocks too, not only after the DRB (published)
-    score_input: bool = (
-        False  # TAAM also sees the matching score of eq. 6, so that it can distrust a match (not in the paper)
-    )
+    score_input: bool = False  # TAAM also sees the score of eq. 6, so that it can distrust a match (not in the paper)
 
     # The image to which the network adds its residual
     base: Literal["bicubic", "bilinear", "sife"] = "bicubic"  # bilinear: published; sife: SIFE's own image (tiny)
