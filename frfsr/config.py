@@ -155,9 +155,9 @@ class TrainingConfig:
     flip_rotate: bool = True
     shuffle: Literal["none", "easy", "medium", "hard"] = "medium"  # 2x2, 4x4 or 8x8 patches of the reference, shuffled
     shuffle_share: float = 0.5  # share of the samples whose reference is shuffled
-    unrelated_share: float = (
-        0.0  # share of the samples whose reference is another pair's: the network learns to distrust
-    )
+    # Shares of the samples whose reference is another pair's, or the enlarged LR image: the network learns to distrust
+    unrelated_share: float = 0.0
+    own_share: float = 0.0
 
     seed: int = 0
     steps: int = 255_000

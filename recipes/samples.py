@@ -23,6 +23,11 @@ def degraded(hr: np.ndarray) -> dict[str, Tensor]:
     return {"lr": to_tensor(lr), "upsampled": to_tensor(degrade.upscale_bicubic(lr)), "hr": to_tensor(hr)}
 
 
+def own_reference(photo: np.ndarray) -> np.ndarray:
+    """The enlarged LR image of a photo (H, W, 3) uint8, of the photo's size: the reference where there is none."""
+    return degrade.resize(degrade.downscale(photo), *photo.shape[:2])
+
+
 class TrainingSamples(torch.utils.data.Dataset):
     """Sample i of a run is a pure function of (seed, i): a resumed run sees what the uninterrupted one would have seen,
     whatever the number of workers and processes. Every pair comes once an epoch, in an order drawn for that epoch."""
@@ -46,8 +51,11 @@ class TrainingSamples(torch.utils.data.Dataset):
         if self.config.stage == "sife":
             photos = [pair["input"], *pair["references"]]
             return degraded(self.crop_and_turn(photos[int(rng.integers(len(photos)))], rng)[0])
-        if rng.random() < self.config.unrelated_share:
+        kind = rng.random()
+        if kind < self.config.unrelated_share:
             pair = pair | {"references": self.pairs[int(rng.integers(len(self.pairs)))]["references"]}
+        elif kind < self.config.unrelated_share + self.config.own_share:
+            pair = pair | {"references": [own_reference(np.asarray(pair["input"]))]}
         hr, reference = self.crop_and_turn(pair["input"], rng, pair["references"][0])
         if self.config.shuffle != "none" and rng.random() < self.config.shuffle_share:
             reference = degrade.shuffle_patches(reference, SHUFFLES[self.config.shuffle], rng)

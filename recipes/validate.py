@@ -1,4 +1,4 @@
-"""Validation on held-back pairs: PSNR-Y with the true reference, and with another pair's."""
+"""Validation on held-back pairs: PSNR-Y with the true reference, another pair's, and none but the image itself."""
 
 from collections import defaultdict
 
@@ -19,7 +19,8 @@ PICTURED = 4
 def validate(model: FRFSR, pairs: Dataset, stage: str) -> tuple[dict[str, float], list[list[Tensor]]]:
     """Mean PSNR-Y in dB over `pairs` (border 4, 8 bits), and rows of pictures: bicubic, result, reference, truth.
 
-    psnr: with the pair's reference (sife stage: none); psnr_unrelated: with the next one's; psnr_bicubic: of the input.
+    psnr: with the pair's reference (sife stage: none); psnr_unrelated: with the next one's;
+    psnr_own: with the enlarged LR image as reference; psnr_bicubic: of the input.
     """
     device = next(model.parameters()).device
     model.eval()
@@ -37,6 +38,8 @@ def validate(model: FRFSR, pairs: Dataset, stage: str) -> tuple[dict[str, float]
             image = model(sample["lr"], reference[None], sample["upsampled"]).image[0]
             distrusted = model(sample["lr"], unrelated[None], sample["upsampled"]).image
             scores["psnr_unrelated"].append(psnr_y(distrusted, hr))
+            own = model(sample["lr"], sample["upsampled"], sample["upsampled"]).image
+            scores["psnr_own"].append(psnr_y(own, hr))
         scores["psnr"].append(psnr_y(image, hr))
         if i < PICTURED:
             rows.append([sample["upsampled"][0], image, reference, sample["hr"][0]])

@@ -14,10 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import frfsr.recipes.train as recipe
+from frfsr import degrade
 from frfsr.config import TrainingConfig
 from frfsr.errors import UserError
 from frfsr.recipes.optim import parameter_groups, rate_factor
-from frfsr.recipes.samples import TrainingSamples
+from frfsr.recipes.samples import TrainingSamples, to_tensor
 from frfsr.recipes.setup import load_config, load_training_pairs
 
 RECIPES = Path(recipe.__file__).parent
@@ -170,6 +171,15 @@ def test_samples_depend_on_their_number_alone(pairs):
         for name in ("lr", "upsampled", "hr", "reference"):
             assert torch.equal(first[i][name], second[i][name])
     assert any(not torch.equal(first[0]["hr"], first[i]["hr"]) for i in numbers)
+
+
+def test_own_share_puts_the_enlarged_lr_image_in_the_references_place(pairs):
+    settings = config(pairs, "steps=2", "own_share=1", "shuffle=none", "flip_rotate=false", "unrelated_share=0")
+    training, _ = load_training_pairs(settings)
+    photos = [np.asarray(pair["input"]) for pair in training]
+    enlarged = [to_tensor(degrade.upscale_bicubic(degrade.downscale(photo))) for photo in photos]
+    reference = TrainingSamples(training, settings)[0]["reference"]
+    assert any(torch.equal(reference, image) for image in enlarged)
 
 
 def test_an_epoch_shows_every_pair_once(pairs):
