@@ -11,15 +11,16 @@ import sys
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
-from einops import rearrange
+from einops import repeat
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from frfsr.config import MatchingConfig, model_config
 from frfsr.errors import UserError
+from frfsr.kernels import flow_warp
 from frfsr.losses import contrastive_loss, distillation_loss, known_matches, matching_cross_entropy
-from frfsr.matching import correspond
+from frfsr.matching import correspond, enlarge_flow
 from frfsr.model import FRFSR
 from frfsr.recipes.guard import Guard
 from frfsr.recipes.meter import Meter
@@ -30,6 +31,8 @@ from frfsr.recipes.setup import command_line, load_training_pairs
 from frfsr.recipes.views import Views
 
 VALIDATION_VIEWS = 48
+PICTURED = 4  # of them
+WHITE = 8  # matching error in the pictures, in feature positions
 
 
 class Encoders(nn.Module):
@@ -47,20 +50,28 @@ class Encoders(nn.Module):
 
 
 @torch.no_grad()
-def validate(encoders: Encoders, views: Views) -> dict[str, float]:
-    """Matching error on the held-back views, at feature scale (1 = 4 pixels): mean distance, and share within 2."""
-    distances = []
+def validate(encoders: Encoders, views: Views) -> tuple[dict[str, float], list[list[Tensor]]]:
+    """Matching error on the held-back views, at feature scale (1 = 4 pixels): mean distance, and share within 2.
+
+    The rows of pictures show image 1, image 2, image 2 warped to where image 1 was matched, which would be image 1 in
+    full sharpness if every match were true, and the matching error of every position (white: 8 or more).
+    """
+    distances, rows = [], []
     device = next(encoders.parameters()).device
     for i in range(len(views)):
         view = {name: value[None] for name, value in views[i].items()}
         features = encoders(view["image1"].to(device), view["image2"].to(device))
-        flow = correspond(*features, padding="same").flow[0].cpu()
-        matches = known_matches(view["coordinates"][0])
-        found = matches.first + rearrange(flow, "h w xy -> (h w) xy")[matches.kept]
-        truth = rearrange(view["coordinates"][0, ::4, ::4] / 4, "h w xy -> (h w) xy")[matches.kept]
-        distances.append((found - truth).norm(dim=1))
+        flow = correspond(*features, padding="same").flow.cpu()
+        truth = view["coordinates"][:, ::4, ::4] / 4
+        y, x = torch.meshgrid(*(torch.arange(side) for side in flow.shape[1:3]), indexing="ij")
+        distance = (flow + torch.stack([x, y], -1) - truth).norm(dim=-1)
+        distances.append(distance.flatten()[known_matches(view["coordinates"][0]).kept])
+        if i < PICTURED:
+            warped = flow_warp(view["image2"], enlarge_flow(flow, 4))
+            error = repeat((distance / WHITE).clamp(max=1), "1 h w -> c (h i) (w j)", c=3, i=4, j=4)
+            rows.append([view["image1"][0], view["image2"][0], warped[0], error])
     distance = torch.cat(distances)
-    return {"match_error": distance.mean().item(), "match_within_2": (distance <= 2).float().mean().item()}
+    return {"match_error": distance.mean().item(), "match_within_2": (distance <= 2).float().mean().item()}, rows
 
 
 class MatchingLoss:
@@ -113,7 +124,9 @@ def train(config: MatchingConfig) -> None:
     remaining = Subset(views, range(step * config.batch, len(views)))
     loader = accelerator.prepare(DataLoader(remaining, batch_size=config.batch, num_workers=config.workers))
     if step == 0 and accelerator.is_main_process:
-        run.log(0, **validate(Encoders(model), validation_views))
+        scores, picture = validate(Encoders(model), validation_views)
+        run.log(0, **scores)
+        run.picture(0, picture)
     progress = tqdm(initial=step, total=config.steps, unit="step", disable=not accelerator.is_main_process)
     meter = Meter(config.batch)
 
@@ -137,9 +150,10 @@ def train(config: MatchingConfig) -> None:
             run.log(step, lr=optimizer.param_groups[0]["lr"], skipped=guard.skipped, **values)
         with meter.paused():
             if (step % config.validate_every == 0 or step == config.steps) and accelerator.is_main_process:
-                scores = validate(Encoders(model), validation_views)
+                scores, picture = validate(Encoders(model), validation_views)
                 progress.write(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
                 run.log(step, **scores)
+                run.picture(step, picture)
                 run.export(model)
             if step % config.checkpoint_every == 0 or step == config.steps:
                 run.save(step)

@@ -101,6 +101,7 @@ def test_teacher_and_student(teacher, student):
     for out in (teacher, student):
         assert_trained(out, "loss", 20)
         assert len(logged(out, "match_error")) == 2  # before and after
+        assert [picture.name for picture in sorted((out / "samples").iterdir())] == ["0000000.png", "0000020.png"]
     assert not logged(teacher, "distillation")
     assert len(logged(student, "distillation")) == 20
     assert "teacher" in json.loads((student / "checkpoints" / "0000020" / "pretrained.json").read_text())
