@@ -18,6 +18,7 @@ from accelerate import PartialState
 from frfsr.config import TrainingConfig
 from frfsr.errors import UserError
 from frfsr.evals.benchmarks import TestSet
+from frfsr.evals.cache import ScoreCache
 from frfsr.evals.evaluate import Evaluation, Protocol, evaluate
 from frfsr.evals.tables import Table, number, write_text
 from frfsr.evals.upscalers import load_upscaler
@@ -123,7 +124,10 @@ def run(options: argparse.Namespace) -> None:
 
     protocol = Protocol(alexnet=options.alexnet)
     upscalers = [load_upscaler(Path(variant_config.out, "weights")) for variant_config in runs]
-    tables = [table(ablation, [evaluate(upscaler, tests, protocol) for upscaler in upscalers]) for tests in test_sets]
+    cache = ScoreCache(Path(config.out, "cache"))
+    tables = [
+        table(ablation, [evaluate(upscaler, tests, protocol, cache) for upscaler in upscalers]) for tests in test_sets
+    ]
     if PartialState().is_main_process:
         print("\n\n".join(f"{one.title}\n{one.as_text()}" for one in tables))
         write_text(Path(config.out, "tables.md"), "\n".join(one.as_markdown() for one in tables))
