@@ -50,11 +50,7 @@ def run(out: str | Path = "evals/results", device: str | None = None) -> int:
 
     Raises ``UserError`` if ``device`` is unknown or not there.
     """
-    if device not in (None, "cpu", "cuda"):
-        raise UserError(f"--device {device}: speed is measured on cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no GPU here")
-    devices = [device] if device else ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    devices = measured_devices(device)
     rows = []
     for case in cases():
         rows.append(measure(case) if case.device in devices else _row(case))
@@ -62,6 +58,15 @@ def run(out: str | Path = "evals/results", device: str | None = None) -> int:
         files = write(rows, Path(out), machine(devices))  # what is measured stays if a later case fails
     print("wrote", *files)
     return 0
+
+
+def measured_devices(device: str | None) -> list[str]:
+    """["cpu"], ["cuda"] or, for None, all there are; raises ``UserError`` for what is not there."""
+    if device not in (None, "cpu", "cuda"):
+        raise UserError(f"--device {device}: speed is measured on cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no GPU here")
+    return [device] if device else ["cpu"] + ["cuda"] * torch.cuda.is_available()
 
 
 def _row(case: Case, **figures: float | None) -> Row:
@@ -144,7 +149,8 @@ def _resident(status: Path, field: str) -> float:
 
 def machine(devices: list[str]) -> dict[str, str]:
     """What the figures depend on."""
-    facts = {"cpu": f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"}
+    processor = _processor() + ", AMX" * has_amx()
+    facts = {"cpu": f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"}
     if "cuda" in devices:
         facts["gpu"] = torch.cuda.get_device_name()
         facts["driver"] = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
@@ -159,11 +165,22 @@ def machine(devices: list[str]) -> dict[str, str]:
     }
 
 
+def file_name(facts: dict[str, str]) -> str:
+    """The machine as a part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", facts.get("gpu", facts["cpu"]).lower()).strip("-")
+
+
 def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
         return "none"
+
+
+def has_amx() -> bool:
+    """Whether the processor has matrix units, which multiply bfloat16 several times as fast as float32."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text()
 
 
 def _processor() -> str:
@@ -195,15 +212,16 @@ HEADINGS = [
 
 def write(rows: list[Row], out: Path, facts: dict[str, str]) -> tuple[Path, Path]:
     """``speed-<machine>.md`` and ``.csv`` in ``out``, each replaced as a whole; returns their paths."""
-    name = re.sub(r"[^a-z0-9]+", "-", facts.get("gpu", facts["cpu"]).lower()).strip("-")
+    name = file_name(facts)
     out.mkdir(parents=True, exist_ok=True)
     table = [HEADINGS, ["---"] * len(HEADINGS), *map(_cells, rows)]
     lines = [
         "# Speed",
         "",
         "Written by `frfsr eval speed`. Median times of one call. *Stock* is what RefSR code does in plain PyTorch,",
-        "for the model the same network on the readable reference kernels (on a CPU in float32). *Floor* is the bare",
-        "product of the unfolded patches for patch_argmax, for the others a copy of as many bytes as go in and out.",
+        "for the model the same network on those operations, contiguous (NCHW), on a CPU in float32.",
+        "*Floor* is the bare product of the unfolded patches for patch_argmax, for the others a copy of as many bytes",
+        "as go in and out.",
         "CPU rows are processor time, summed over threads. Memory is the peak beyond what was in use before the call.",
         "",
         *(f"- {key}: {value}" for key, value in facts.items()),

@@ -1,9 +1,7 @@
 """What is timed by :mod:`frfsr.evals.speed`: ours and the alternatives, on the same data."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from os import environ
 
 import torch
 from einops import rearrange
@@ -183,32 +181,23 @@ def _deform_conv(device: str, dtype: torch.dtype, backward: bool) -> Contest:
     return Contest(lambda: ours(*last, weight, bias), lambda: stock(x, offset, mask, weight, bias))
 
 
-@contextmanager
-def _reference_kernels() -> Iterator[None]:
-    before = environ.get("FRFSR_KERNELS")
-    environ["FRFSR_KERNELS"] = "reference"
-    try:
-        yield
-    finally:
-        environ.pop("FRFSR_KERNELS")
-        if before is not None:
-            environ["FRFSR_KERNELS"] = before
-
-
 def _model(device: str, dtype: torch.dtype, height: int, width: int) -> Contest:
-    """The same random weights on our kernels, and on the readable references in float32 (on a GPU in ``dtype``)."""
-    torch.manual_seed(0)
+    """The same random weights on our kernels, and in plain PyTorch: contiguous, in float32 (on a GPU in ``dtype``)."""
     stock_dtype = torch.float32 if device == "cpu" else dtype
+    torch.manual_seed(0)
     model = FRFSR(FRFSRConfig.paper()).to(device).eval()
+    with speed_stock.plain_pytorch():
+        plain = FRFSR(FRFSRConfig.paper()).to(device).eval()
+    plain.load_state_dict(model.state_dict())
     lr = torch.rand(1, 3, height, width, device=device)
     reference = torch.rand(1, 3, 4 * height, 4 * width, device=device)
 
-    def run(dtype: torch.dtype) -> Tensor:
+    def run(model: FRFSR, dtype: torch.dtype) -> Tensor:
         with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
             return model(lr, reference).image
 
     def stock() -> Tensor:
-        with _reference_kernels():
-            return run(stock_dtype)
+        with speed_stock.plain_pytorch():
+            return run(plain, stock_dtype)
 
-    return Contest(lambda: run(dtype), stock)
+    return Contest(lambda: run(model, dtype), stock)

@@ -1,12 +1,31 @@
 """The four operations as RefSR code bases do them, in plain PyTorch: the baselines of :mod:`frfsr.evals.speed`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
+from frfsr import FRFSR, aggregation, alignment, matching
+
 CHUNK_ELEMENTS = 2**29  # similarities that the stock matching holds at a time
+
+
+@contextmanager
+def plain_pytorch() -> Iterator[None]:
+    """Within it FRFSR networks run on the operations of this file, and new ones are contiguous (NCHW)."""
+    with (
+        patch.object(FRFSR, "memory_format", torch.contiguous_format),
+        patch.object(matching, "patch_argmax", patch_argmax),
+        patch.object(alignment, "flow_warp", flow_warp),
+        patch.object(alignment, "deform_conv", deform_conv),
+        patch.object(aggregation, "dynamic_filter", dynamic_filter),
+    ):
+        yield
 
 
 def patch_argmax(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,10 +52,10 @@ def _match_image(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
-    """Build the sampling grid in [-1, 1] and call grid_sample; (B, C, H, W), (B, H, W, 2)."""
-    height, width = feature.shape[-2:]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    """Build the sampling grid in [-1, 1] and call grid_sample; (B, C, Hr, Wr), (B, H, W, 2)."""
+    y, x = torch.meshgrid(torch.arange(flow.shape[1]), torch.arange(flow.shape[2]), indexing="ij")
     position = torch.stack([x, y], dim=-1).to(flow) + flow
+    height, width = feature.shape[-2:]
     grid = 2 * position / flow.new_tensor([max(width - 1, 1), max(height - 1, 1)]) - 1
     return F.grid_sample(feature, grid.to(feature.dtype), padding_mode="zeros", align_corners=True)
 
@@ -51,16 +70,28 @@ def dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
 
 
 def deform_conv(
-    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, flow: Tensor, flow_scale: int
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    flow: Tensor,
+    flow_scale: int,
+    match_padding: str = "valid",
 ) -> Tensor:
     """Build the nine pre-offsets of every pixel, repeat them over the groups, call torchvision.
 
     x (B, C, H, W), offset (B, 2*9*G, H, W), mask (B, 9*G, H, W), flow (B, H/s, W/s, 2) as (x, y).
     """
-    fine = flow_scale * flow.repeat_interleave(flow_scale, dim=1).repeat_interleave(flow_scale, dim=2)
-    height, width = fine.shape[1:3]
-    shifts = [(i * flow_scale, j * flow_scale) for i in range(3) for j in range(3)]
-    taps = torch.stack([F.pad(fine, (0, 0, j, 0, i, 0))[:, :height, :width] for i, j in shifts], dim=1)
+    fine = rearrange(flow_scale * flow, "b h w d -> b d h w")
+    fine = fine.repeat_interleave(flow_scale, dim=2).repeat_interleave(flow_scale, dim=3)
+    height, width = fine.shape[2:]
+    if match_padding == "valid":
+        padded = F.pad(fine, (2 * flow_scale, 0) * 2)
+    else:
+        padded = F.pad(fine, (flow_scale,) * 4, mode="replicate")
+    starts = [(flow_scale * (2 - i), flow_scale * (2 - j)) for i in range(3) for j in range(3)]
+    taps = torch.stack([padded[:, :, y : y + height, x : x + width] for y, x in starts], dim=1)
     groups = mask.shape[1] // 9
-    pre_offset = repeat(taps.flip(-1), "b k h w d -> b (g k d) h w", g=groups)
+    pre_offset = repeat(taps.flip(2), "b k d h w -> b (g k d) h w", g=groups)
     return deform_conv2d(x, offset + pre_offset.to(offset.dtype), weight, bias, padding=1, mask=mask)

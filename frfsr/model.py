@@ -52,6 +52,8 @@ class FRFSR(
 ):
     """x4 super-resolution of an image with a sharp reference image of similar content."""
 
+    memory_format = torch.channels_last  # several times faster than contiguous on CPU and on tensor cores
+
     def __init__(self, config: FRFSRConfig):
         super().__init__()
         self.config = config
@@ -64,7 +66,7 @@ class FRFSR(
             self.sife = SIFE(config.sife_features, config.sife_blocks, config.sife_growth, image_head)
         self.aggregation = MultiScaleAggregation(config, sife=config.sife, reuse=False)
         self.reuse_aggregation = MultiScaleAggregation(config, sife=config.sife, reuse=True) if config.reuse else None
-        self.to(memory_format=torch.channels_last)  # several times faster than contiguous on CPU and on tensor cores
+        self.to(memory_format=self.memory_format)
 
     def forward(
         self, lr: Tensor, reference: Tensor | ReferenceFeatures | None, upsampled: Tensor | None = None
@@ -101,7 +103,7 @@ class FRFSR(
         height, width = reference.shape[-2:]
         bottom, right = (max(side + -side % 4, 12) - side for side in (height, width))
         reference = F.pad(reference, (0, right, 0, bottom), mode="replicate").contiguous(
-            memory_format=torch.channels_last
+            memory_format=self.memory_format
         )
         with torch.no_grad():
             matching = (self.encoder if self.reference_encoder is None else self.reference_encoder)(reference)
@@ -128,7 +130,7 @@ class FRFSR(
         if bottom or right:
             lr = F.pad(lr, (0, right, 0, bottom), mode="replicate")
             upsampled = F.pad(upsampled, (0, 4 * right, 0, 4 * bottom), mode="replicate")
-        return tuple(image.contiguous(memory_format=torch.channels_last) for image in (lr, upsampled))
+        return tuple(image.contiguous(memory_format=self.memory_format) for image in (lr, upsampled))
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options) -> "FRFSR":

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -22,6 +23,20 @@ def use_triton(tensor: torch.Tensor) -> bool:
     if use_reference() or tensor.dtype not in TRITON_DTYPES or importlib.util.find_spec("triton") is None:
         return False
     return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def use_plain(tensor: torch.Tensor) -> bool:
+    """Whether the readable reference serves this tensor: it is asked for, or the device has nothing better."""
+    return use_reference() or not (use_triton(tensor) or tensor.device.type == "cpu")
+
+
+def reference_gradients(
+    reference: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], grad: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Gradients by autograd. Only outside of custom operators: within them autograd records nothing."""
+    with torch.enable_grad():
+        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+        return torch.autograd.grad(reference(*leaves), leaves, grad)
 
 
 def accumulator_dtype(tensor: torch.Tensor) -> torch.dtype:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from frfsr.kernels._dispatch import accumulator_dtype, memory_format, use_reference, use_triton
+from frfsr.kernels._dispatch import accumulator_dtype, memory_format, reference_gradients, use_plain, use_triton
 
 
 class FilterNorm(NamedTuple):
@@ -133,7 +133,7 @@ def _dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor, scale: Tensor |
 
         return _ddf_triton.filter_pixels(x, channel, spatial, scale, shift)
     spatial = _spatial_filter(spatial, scale, shift)
-    if use_reference() or x.device.type != "cpu":
+    if use_plain(x):
         return dynamic_filter_reference(x, channel, spatial)
     return _dynamic_filter_cpu(x, channel, spatial)
 
@@ -153,10 +153,6 @@ def _dynamic_filter_backward(
         grad = grad.contiguous(memory_format=memory_format(x))
         grad_x = _ddf_triton.filter_pixels(grad, channel, spatial, transposed=True)
         return grad_x, *_ddf_triton.filter_gradients(grad, x, channel, spatial)
-    if use_reference() or x.device.type != "cpu":
-        with torch.enable_grad():
-            leaves = [tensor.detach().requires_grad_() for tensor in (x, channel, spatial)]
-            return torch.autograd.grad(dynamic_filter_reference(*leaves), leaves, grad)
     return _dynamic_filter_backward_cpu(grad, x, channel, spatial)
 
 
@@ -172,10 +168,14 @@ def _save_for_backward(ctx, inputs: tuple, output: Tensor) -> None:
 
 def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, channel, spatial, scale, shift = ctx.saved_tensors
-    if scale is None:
-        return *_dynamic_filter_backward(grad, x, channel, spatial), None, None
     normalised = _spatial_filter(spatial, scale, shift)
-    grad_x, grad_channel, grad_normalised = _dynamic_filter_backward(grad, x, channel, normalised)
+    if use_plain(x):
+        gradients = reference_gradients(dynamic_filter_reference, (x, channel, normalised), grad)
+    else:
+        gradients = _dynamic_filter_backward(grad, x, channel, normalised)
+    if scale is None:
+        return *gradients, None, None
+    grad_x, grad_channel, grad_normalised = gradients
     return grad_x, grad_channel, *_spatial_filter_backward(grad_normalised, spatial, scale, shift)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from frfsr.kernels._deform_cpu import TAPS, deform_conv_backward_cpu, deform_conv_cpu
-from frfsr.kernels._dispatch import accumulator_dtype, memory_format, use_reference, use_triton
+from frfsr.kernels._dispatch import accumulator_dtype, memory_format, reference_gradients, use_plain, use_triton
 
 
 def tap_flows(flow: Tensor, match_padding: str) -> Tensor:
@@ -71,7 +71,7 @@ def _deform_conv(
 
         out = deform_conv_triton(x, offset, mask, weight, bias, flow, flow_scale, match_padding)
         return out.contiguous(memory_format=memory_format(x))
-    if use_reference() or x.device.type != "cpu":
+    if use_plain(x):
         out = deform_conv_reference(x, offset, mask, weight, bias, flow, flow_scale, match_padding)
         return out.contiguous(memory_format=memory_format(x))
     flows = None if flow is None else tap_flows(flow.to(accumulator_dtype(x)), match_padding)
@@ -99,11 +99,6 @@ def _deform_conv_backward(
         from frfsr.kernels._deform_backward_triton import deform_conv_backward_triton
 
         gradients = deform_conv_backward_triton(grad, x, offset, mask, weight, flow, flow_scale, match_padding)
-    elif use_reference() or x.device.type != "cpu":
-        with torch.enable_grad():
-            leaves = [tensor.detach().requires_grad_() for tensor in (x, offset, mask, weight)]
-            out = deform_conv_reference(*leaves, None, flow, flow_scale, match_padding)
-            gradients = torch.autograd.grad(out, leaves, grad)
     else:
         flows = None if flow is None else tap_flows(flow.to(accumulator_dtype(x)), match_padding)
         gradients = deform_conv_backward_cpu(grad, x, offset, mask, weight, flows, flow_scale)
@@ -124,7 +119,13 @@ def _save_for_backward(ctx, inputs: tuple, output: Tensor) -> None:
 
 def _backward(ctx, grad: Tensor) -> tuple:
     x, offset, mask, weight, flow = ctx.saved_tensors
-    gradients = _deform_conv_backward(grad, x, offset, mask, weight, flow, ctx.flow_scale, ctx.match_padding)
+    settings = flow, ctx.flow_scale, ctx.match_padding
+    if use_plain(x):
+        gradients = reference_gradients(
+            lambda *inputs: deform_conv_reference(*inputs, None, *settings), (x, offset, mask, weight), grad
+        )
+    else:
+        gradients = _deform_conv_backward(grad, x, offset, mask, weight, *settings)
     grad_bias = grad.sum((0, 2, 3)) if ctx.has_bias else None
     return *gradients, grad_bias, None, None, None
 

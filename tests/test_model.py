@@ -242,3 +242,21 @@ def test_push_to_hub(small_model, hub, monkeypatch) -> None:
     small_model.push_to_hub("someone/model", token="hf_" + "x" * 30)
     uploaded = {line["value"]["path"]: line["value"] for line in hub.commit if line["key"] == "file"}
     assert {"config.json", "model.safetensors", "README.md"} <= uploaded.keys()
+
+
+@pytest.mark.parametrize("preset", ["paper", "published"])  # with filter normalisation and without
+def test_the_reference_kernels_give_the_same_gradients(preset, monkeypatch):
+    model = random_model(getattr(FRFSRConfig, preset)(**SMALL)).double()
+    lr, reference = photos(1, 3, 7, 9).double(), photos(1, 3, 40, 36, seed=1).double()
+
+    def gradients() -> dict[str, Tensor | None]:
+        model.zero_grad()
+        model(lr, reference).image.square().sum().backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+    ours = gradients()
+    monkeypatch.setenv("FRFSR_KERNELS", "reference")
+    plain = gradients()
+    assert ours.keys() == plain.keys()
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, plain[name], rtol=1e-6, atol=1e-9, msg=name)

@@ -5,8 +5,9 @@ import csv
 import pytest
 import torch
 
+from frfsr import FRFSR, FRFSRConfig
 from frfsr.errors import UserError
-from frfsr.evals import speed, speed_cases
+from frfsr.evals import speed, speed_cases, speed_stock, speed_train
 
 
 @pytest.fixture
@@ -47,3 +48,62 @@ def test_table_lists_every_case(toy, monkeypatch, tmp_path, capsys):
 def test_unknown_device_is_refused(tmp_path):
     with pytest.raises(UserError, match="cpu or cuda"):
         speed.run(tmp_path, "tpu")
+
+
+def test_training_speed_reports_ours_beside_plain_pytorch(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(speed_train, "TRAINED", {"cpu": ("tiny_rec.yaml", 2), "cuda": ("frfsr_rec.yaml", 2)})
+    calls = []
+
+    def train_apart(folder, recipe, steps, device, precision, plain):
+        calls.append((device, precision, plain))
+        return speed_train.Throughput(1.0 if plain else 4.0, 0.01, 100.0)
+
+    monkeypatch.setattr(speed_train, "train_apart", train_apart)
+    assert speed_train.run(tmp_path, "cpu") == 0
+    assert calls == [("cpu", "no", True), ("cpu", "no", False), ("cpu", "bf16", False)]
+    (table,) = tmp_path.glob("train-*.csv")
+    rows = list(csv.DictReader(table.open()))
+    assert [row["x stock"] for row in rows] == ["1.00", "4.00", "4.00", ""]
+    assert rows[-1]["steps/s"] == "not run"
+    assert "not run" in capsys.readouterr().out
+
+
+def test_the_recipe_itself_is_timed(tmp_path, monkeypatch):
+    small = (
+        "init={}",
+        "held_back=1",
+        "crop=32",
+        "batch=2",
+        "workers=0",
+        "model.blocks=[1,1,1]",
+        "model.dynamic_blocks=[0,0,1]",
+    )
+    monkeypatch.setattr(speed_train, "SETTINGS", small)
+    monkeypatch.setattr(speed_train, "SIDE", 32)
+    speed_train.write_pairs(tmp_path / "pairs")
+    throughput = speed_train.train_once(tmp_path, "tiny_rec.yaml", 2, "cpu", "no", plain=True)
+    assert throughput.steps_per_s > 0
+    assert 0 <= throughput.data_wait < 1
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_plain_pytorch_is_the_same_network_contiguous_on_stock_operations(padding):
+    torch.manual_seed(0)
+    config = FRFSRConfig.tiny(match_padding=padding, refine=0)
+    model = FRFSR(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    lr, reference = torch.rand(1, 3, 17, 13), torch.rand(1, 3, 68, 52)
+    with torch.no_grad():
+        ours = model(lr, reference)
+        with speed_stock.plain_pytorch():
+            plain = FRFSR(config).eval()
+            plain.load_state_dict(model.state_dict())
+            stock = plain(lr, reference)
+    weight = "aggregation.fam_small.offset_conv1.weight"
+    assert plain.get_parameter(weight).is_contiguous()
+    assert not model.get_parameter(weight).is_contiguous()
+    assert stock.features.is_contiguous()
+    assert not ours.features.is_contiguous()
+    assert torch.equal(ours.correspondence.index, stock.correspondence.index)
+    torch.testing.assert_close(ours.features, stock.features, atol=1e-4, rtol=1e-3)

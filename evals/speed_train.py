@@ -1,0 +1,109 @@
+"""``frfsr eval speed --train``: the rec stage's recipe on our kernels, and the same recipe in plain PyTorch."""
+
+import json
+import multiprocessing
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from frfsr.config import TrainingConfig
+from frfsr.evals.speed import file_name, machine, measured_devices
+from frfsr.evals.speed_stock import plain_pytorch
+from frfsr.evals.tables import Table, number, write_text
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+TRAINED = {"cpu": ("tiny_rec.yaml", 12), "cuda": ("frfsr_rec.yaml", 60)}  # recipe, and steps: half of them to warm up
+PRECISIONS = ("no", "bf16")
+PAIRS, SIDE = 16, 160  # of generated photos, as large as CUFED's
+# Random weights; one pair to validate on; torchvision's deform_conv2d needs crops as large as the references.
+SETTINGS = ("init={}", "held_back=1", f"crop={SIDE}")
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """steps_per_s; data_wait: share of the time spent waiting for samples; peak_memory in MiB."""
+
+    steps_per_s: float
+    data_wait: float
+    peak_memory: float
+
+
+def run(out: str | Path = "evals/results", device: str | None = None) -> int:
+    """Train for a few steps on generated pairs, print the table and write ``train-<machine>.md`` and ``.csv``.
+
+    Networks start from random weights. A device that is not there is listed as not run. Returns the exit code 0.
+
+    Raises ``UserError`` if ``device`` is unknown or not there.
+    """
+    devices, rows = measured_devices(device), []
+    header = ["device", "recipe", "precision", "steps/s", "x stock", "data wait", "peak MiB"]
+    with tempfile.TemporaryDirectory() as folder:
+        write_pairs(Path(folder, "pairs"))
+        for place, (recipe, steps) in TRAINED.items():
+            if place not in devices:
+                rows.append([place, recipe, "bf16", "not run", "", "", ""])
+                continue
+            stock = train_apart(Path(folder), recipe, steps, place, "no", plain=True)
+            rows.append(row(place, recipe, "stock, fp32", stock, stock))
+            for precision in PRECISIONS:
+                ours = train_apart(Path(folder), recipe, steps, place, precision, plain=False)
+                rows.append(row(place, recipe, {"no": "fp32"}.get(precision, precision), ours, stock))
+    notes = [
+        "stock: what RefSR code does in plain PyTorch, contiguous (NCHW), float32; ours: channels-last",
+        f"{PAIRS} generated pairs of {SIDE}x{SIDE} pixels, one process, second half of the steps; time on the wall",
+        *(f"{key}: {value}" for key, value in machine(devices).items()),
+    ]
+    table = Table("Training speed", header, rows, notes)
+    name = Path(out, f"train-{file_name(machine(devices))}")
+    name.parent.mkdir(parents=True, exist_ok=True)
+    write_text(f"{name}.md", table.as_markdown())
+    write_text(f"{name}.csv", table.as_csv())
+    print(table.as_text())
+    return 0
+
+
+def row(device: str, recipe: str, precision: str, throughput: Throughput, stock: Throughput) -> list[str]:
+    ratio = throughput.steps_per_s / stock.steps_per_s
+    figures = [number(throughput.steps_per_s, 3), number(ratio, 2), f"{throughput.data_wait:.1%}"]
+    return [device, recipe, precision, *figures, number(throughput.peak_memory, 0)]
+
+
+def write_pairs(folder: Path) -> None:
+    """Smooth noise as input/ and ref/, in JPEG files like those of real training sets."""
+    rng = np.random.default_rng(0)
+    for part in ("input", "ref"):
+        (folder / part).mkdir(parents=True)
+        for i in range(PAIRS):
+            coarse = Image.fromarray(rng.integers(0, 256, (SIDE // 4, SIDE // 4, 3), dtype=np.uint8))
+            coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(folder / part / f"{i:03d}.jpg", quality=95)
+
+
+def train_apart(folder: Path, recipe: str, steps: int, device: str, precision: str, plain: bool) -> Throughput:
+    """`train_once` in a process of its own: accelerate keeps one precision a process, and peaks of memory add up."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(train_once, folder, recipe, steps, device, precision, plain).result()
+
+
+def train_once(folder: Path, recipe: str, steps: int, device: str, precision: str, plain: bool) -> Throughput:
+    """Run the recipe on ``folder/pairs``; figures of its second half."""
+    from accelerate import PartialState
+
+    from frfsr.recipes.setup import load_config
+    from frfsr.recipes.train import train
+
+    out = folder / f"{device}-{precision}-{plain}"
+    run = f"data={folder / 'pairs'}", f"out={out}", f"steps={steps}", f"log_every={steps // 2}"
+    settings = [*SETTINGS, *run, f"mixed_precision={precision}"]
+    config = load_config(TrainingConfig, str(RECIPES / recipe), settings)
+    PartialState(cpu=device == "cpu")
+    with plain_pytorch() if plain else nullcontext():
+        train(config)
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in logged if "samples_per_s" in line][-1]
+    return Throughput(last["samples_per_s"] / config.batch, last["data_wait"], last["peak_memory"])
