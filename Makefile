@@ -17,10 +17,11 @@ lint: .venv/test.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-# The same kernels on a real device, then the speed tables.
+# The same kernels on a real device, then the speed tables of the operations and of training.
 gpu: .venv/test.stamp
 	$(BIN)/pytest -m gpu
 	$(BIN)/frfsr eval speed
+	$(BIN)/frfsr eval speed --train
 
 # .venv/demo.stamp and .venv/test.stamp: the package is installed with the extra of that name.
 .venv/%.stamp: pyproject.toml
