@@ -88,8 +88,8 @@ def _sum(terms: list[Tensor], out: Tensor) -> None:
         out += term
 
 
-def _match_block(query: Tensor, key: Tensor, key_scale: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each row of query patches the best score and its place in a block of key patches, (w,) each.
+def _similarities(query: Tensor, key: Tensor, key_scale: Tensor) -> Iterator[Tensor]:
+    """For each row of query patches its similarities to a block of key patches, (w, key patches), until the next one.
 
     query (H, W, C), key (h, w, C), key_scale (h - p + 1, w - p + 1).
 
@@ -124,7 +124,7 @@ def _match_block(query: Tensor, key: Tensor, key_scale: Tensor) -> Iterator[tupl
         torch.mul(patches, key_scale, out=similarity)
         if any_unusable:
             similarity.masked_fill_(unusable, -torch.inf)
-        yield similarity.flatten(1).max(dim=1)
+        yield similarity.flatten(1)
 
 
 def patch_argmax_blocked(query: Tensor, key: Tensor, patch_size: int = 3) -> tuple[Tensor, Tensor]:
@@ -144,11 +144,17 @@ def patch_argmax_blocked(query: Tensor, key: Tensor, patch_size: int = 3) -> tup
         for b, row, column in product(range(query.shape[0]), _starts(height, rows), _starts(width, columns)):
             block = keys[b, row : row + rows + border, column : column + columns + border]
             scale = key_scale[b, row : row + rows, column : column + columns]
-            for y, (score, place) in enumerate(_match_block(queries[b], block, scale)):
+            for y, similarity in enumerate(_similarities(queries[b], block, scale)):
+                # Few blocks improve a query, and a maximum without its index is several times as fast.
+                candidates = (similarity.amax(dim=1) >= best[b, y]).nonzero()[:, 0]
+                if not len(candidates):
+                    continue
+                score, place = similarity[candidates].max(dim=1)
                 place = (row + place // columns) * width + column + place % columns
-                better = (score > best[b, y]) | ((score == best[b, y]) & (place < index[b, y]))
-                best[b, y] = torch.where(better, score, best[b, y])
-                index[b, y] = torch.where(better, place, index[b, y])
+                before, before_index = best[b, y, candidates], index[b, y, candidates]
+                better = (score > before) | ((score == before) & (place < before_index))
+                best[b, y, candidates] = torch.where(better, score, before)
+                index[b, y, candidates] = torch.where(better, place, before_index)
     return finish(best, index, query_scale)
 
 
