@@ -14,6 +14,7 @@ from frfsr.errors import UserError
 from frfsr.evals import commands
 from frfsr.evals.evaluate import Protocol
 from frfsr.evals.paper import PRINTED, TABLES, Laboratory, find_benchmarks, make_tables, quoted_tables, with_quoted
+from frfsr.evals.runtime import RESET_PEAK, measure_runtime
 from frfsr.evals.statistics import paired_bootstrap
 from frfsr.evals.tables import Table
 from frfsr.evals.upscalers import Bicubic, SingleImageNetwork
@@ -81,6 +82,17 @@ def test_every_table(root: Path) -> None:
     bicubic = {row[0]: row for row in tables["III"].rows}["bicubic"]
     assert len(set(bicubic[1:])) == 1
     assert laboratory.notes[-1].startswith("Set5 is missing: ")
+
+
+@pytest.mark.skipif(not RESET_PEAK.exists() or torch.cuda.is_available(), reason="resident memory, Linux on a CPU")
+def test_peak_memory_is_that_of_each_model() -> None:
+    def hungry(lr, references):
+        return np.ones(2**28, np.uint8)
+
+    def modest(lr, references):
+        return lr
+
+    assert measure_runtime(hungry).memory > measure_runtime(modest).memory + 200
 
 
 def test_tables_of_cufed5_are_left_out_without_it(root: Path) -> None:
