@@ -1,6 +1,7 @@
 """Charts: quality against size and runtime (figure 12), robustness against shuffled references (figures 10 and 11)."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,8 +31,14 @@ def bubble_chart(contestants: Sequence[Contestant], benchmark: str) -> Image.Ima
         face = "none" if c.quoted else "tab:blue"
         axes.scatter(c.parameters, c.psnr, s=area, facecolors=face, edgecolors="tab:blue", alpha=0.7)
         seconds = f", {c.seconds:.2g} s" if c.seconds else ""
+        above = (0, 2 + math.sqrt(area) / 2)  # the area is in square points
         axes.annotate(
-            f"{c.name}{seconds}", (c.parameters, c.psnr), xytext=(6, 6), textcoords="offset points", fontsize=8
+            f"{c.name}{seconds}",
+            (c.parameters, c.psnr),
+            xytext=above,
+            textcoords="offset points",
+            fontsize=8,
+            ha="center",
         )
     axes.set(xlabel="parameters, million", ylabel="PSNR-Y, dB", title=f"{benchmark}: area of a bubble = runtime")
     axes.margins(0.2)
