@@ -87,12 +87,16 @@ def relevance_table(laboratory: Laboratory, upscalers: Sequence[Upscaler]) -> Ta
     return grid("Table III: relevance of the reference, CUFED5", laboratory, upscalers, columns)
 
 
+def with_unrelated(laboratory: Laboratory) -> list[str]:
+    """The benchmark that other images' references are tried on too: CUFED5, else WR-SR, whose photos are large."""
+    return [name for name in ("cufed5", "wrsr") if name in laboratory.paths][:1]
+
+
 def unrelated_table(laboratory: Laboratory, upscalers: Sequence[Upscaler]) -> Table:
     """Table IV: CUFEDR where its pool is there, and other images' references, which need no other set."""
     columns = [
         (f"{laboratory.test_set(name).title}, {words}", name, rule, 1)
-        for name in ("cufed5", "wrsr")
-        if name in laboratory.paths
+        for name in with_unrelated(laboratory)
         for words, rule in (("own reference", "true"), ("another's", "rotated"))
     ]
     if {"cufed5", *CUFEDR_POOL} <= laboratory.paths.keys():
@@ -147,8 +151,7 @@ def paired_table(laboratory: Laboratory, upscalers: Sequence[Upscaler]) -> Table
     ]
     comparisons += [
         (f"{model.name}, own - another's reference", name, (model, "true"), (model, "rotated"))
-        for name in ("cufed5", "wrsr")
-        if name in laboratory.paths
+        for name in with_unrelated(laboratory)
         for model in upscalers
         if model.parameters
     ]
