@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
@@ -10,11 +10,16 @@ class Average(AveragedModel):
     """Exponential moving average of a model's trained weights; the frozen ones are the model's own tensors.
 
     So frozen networks, several times larger than the trained one, are neither copied nor stored twice. The model must
-    already be on its device.
+    already be on its device. In update n the decay is at most (1 + n) / (10 + n): with the full one, a short run would
+    export mostly its initial weights.
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        super().__init__(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        def update(averages: list[Tensor], values: list[Tensor], updates: Tensor) -> None:
+            n = int(updates)
+            get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averages, values, updates)
+
+        super().__init__(model, multi_avg_fn=update)
         self.requires_grad_(False)
         self.frozen = set()
         for (name, average), own in zip(self.module.named_parameters(), model.parameters(), strict=True):

@@ -19,6 +19,7 @@ import frfsr.recipes.train as recipe
 import frfsr.recipes.train_matching as matching_recipe
 from frfsr import FRFSR
 from frfsr.config import TrainingConfig
+from frfsr.recipes.average import Average
 from frfsr.recipes.samples import TrainingSamples
 from frfsr.recipes.setup import initialise
 
@@ -299,3 +300,16 @@ def test_other_pretrained_weights_are_noticed_on_resume(pairs, rec, vgg16, tmp_p
     save_file({name: value + 1 for name, value in load_file(copy).items()}, copy)
     with pytest.warns(UserWarning, match="weights of vgg16 are not those of the run's start"):
         assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *settings) == 0
+
+
+def test_a_short_run_exports_what_it_learned_not_where_it_began():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = Average(model, decay=0.999)
+    torch.nn.init.ones_(model.weight)
+    for _ in range(50):
+        average.update_parameters(model)
+    assert average.module.weight.item() > 0.99
+    torch.nn.init.zeros_(model.weight)
+    average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(1 - 9 / 60, abs=0.02)  # 1 - 0.15
