@@ -2,7 +2,6 @@
 
 import platform
 import re
-import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +39,8 @@ def measure_runtime(upscaler: Upscaler, size: tuple[int, int] = CUFED5_LR) -> Ru
     on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    elif RESET_PEAK.exists():
-        RESET_PEAK.write_text("5")
+    else:
+        reset_peak_resident()
     seconds = []
     for _ in range(1 + REPEATS):
         start = time.perf_counter()
@@ -50,11 +49,25 @@ def measure_runtime(upscaler: Upscaler, size: tuple[int, int] = CUFED5_LR) -> Ru
     if on_gpu:
         return Runtime(median(seconds[1:]), torch.cuda.max_memory_allocated() / 2**20, torch.cuda.get_device_name())
     device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    return Runtime(median(seconds[1:]), _peak_resident(), device)
+    return Runtime(median(seconds[1:]), peak_resident(), device)
 
 
-def _peak_resident() -> float:
-    """MiB."""
+def reset_peak_resident() -> bool:
+    """Set the process's largest resident memory back to the present; false where only its start counts (not Linux)."""
     if RESET_PEAK.exists():
-        return int(re.search(r"VmHWM:\s*(\d+) kB", STATUS.read_text())[1]) / 2**10
+        RESET_PEAK.write_text("5")
+    return RESET_PEAK.exists()
+
+
+def peak_resident() -> float:
+    """Largest resident memory in MiB: since `reset_peak_resident` on Linux, since the process's start elsewhere."""
+    if RESET_PEAK.exists():
+        return resident("VmHWM")
+    import resource  # not on Windows, where the rest of this module works
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def resident(field: str) -> float:
+    """MiB of a field of Linux's /proc/self/status: VmRSS (now) or VmHWM (peak)."""
+    return int(re.search(rf"{field}:\s*(\d+) kB", STATUS.read_text())[1]) / 2**10

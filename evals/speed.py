@@ -16,6 +16,7 @@ from statistics import median
 import torch
 
 from frfsr.errors import UserError
+from frfsr.evals.runtime import peak_resident, reset_peak_resident, resident
 from frfsr.evals.speed_cases import Case, Contest, cases
 
 ROUNDS = 3
@@ -135,16 +136,10 @@ def _first_call(function: Callable[[], object], device: str) -> tuple[float, flo
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         return _call(function), (torch.cuda.max_memory_allocated() - before) / MEBIBYTE
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not reset.exists():
+    if not reset_peak_resident():
         return _call(function), None
-    before = _resident(status, "VmRSS")
-    reset.write_text("5")  # sets the peak back to the present
-    return _call(function), _resident(status, "VmHWM") - before
-
-
-def _resident(status: Path, field: str) -> float:
-    return int(re.search(rf"{field}:\s*(\d+) kB", status.read_text())[1]) / 1024
+    before = resident("VmRSS")
+    return _call(function), peak_resident() - before
 
 
 def machine(devices: list[str]) -> dict[str, str]:

@@ -41,6 +41,7 @@ def run(out: str | Path = "evals/results", device: str | None = None) -> int:
     Raises ``UserError`` if ``device`` is unknown or not there.
     """
     devices, rows = measured_devices(device), []
+    facts = machine(devices)
     header = ["device", "recipe", "precision", "steps/s", "x stock", "data wait", "peak MiB"]
     with tempfile.TemporaryDirectory() as folder:
         write_pairs(Path(folder, "pairs"))
@@ -56,10 +57,10 @@ def run(out: str | Path = "evals/results", device: str | None = None) -> int:
     notes = [
         "stock: what RefSR code does in plain PyTorch, contiguous (NCHW), float32; ours: channels-last",
         f"{PAIRS} generated pairs of {SIDE}x{SIDE} pixels, one process, second half of the steps; time on the wall",
-        *(f"{key}: {value}" for key, value in machine(devices).items()),
+        *(f"{key}: {value}" for key, value in facts.items()),
     ]
     table = Table("Training speed", header, rows, notes)
-    name = Path(out, f"train-{file_name(machine(devices))}")
+    name = Path(out, f"train-{file_name(facts)}")
     name.parent.mkdir(parents=True, exist_ok=True)
     write_text(f"{name}.md", table.as_markdown())
     write_text(f"{name}.csv", table.as_csv())

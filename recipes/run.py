@@ -24,6 +24,7 @@ from frfsr.config import MatchingConfig, TrainingConfig
 from frfsr.errors import UserError
 
 SOURCES = "pretrained.json"
+PICTURED = 4  # samples that a validation draws, a row each
 
 
 def replace_folder(new: Path, final: Path) -> None:

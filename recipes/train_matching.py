@@ -26,12 +26,11 @@ from frfsr.recipes.guard import Guard
 from frfsr.recipes.meter import Meter
 from frfsr.recipes.optim import rate_factor
 from frfsr.recipes.pretrained import load_part
-from frfsr.recipes.run import Run
+from frfsr.recipes.run import PICTURED, Run
 from frfsr.recipes.setup import command_line, load_training_pairs
 from frfsr.recipes.views import Views
 
 VALIDATION_VIEWS = 48
-PICTURED = 4  # of them
 WHITE = 8  # matching error in the pictures, in feature positions
 
 

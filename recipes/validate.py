@@ -10,9 +10,8 @@ from torch import Tensor
 from frfsr import degrade
 from frfsr.evals.metrics import psnr_y
 from frfsr.model import FRFSR
+from frfsr.recipes.run import PICTURED
 from frfsr.recipes.samples import degraded, to_tensor
-
-PICTURED = 4
 
 
 @torch.no_grad()
