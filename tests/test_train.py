@@ -17,6 +17,7 @@ import frfsr.recipes.train as recipe
 from frfsr import degrade
 from frfsr.config import TrainingConfig
 from frfsr.errors import UserError
+from frfsr.recipes.average import Average
 from frfsr.recipes.optim import parameter_groups, rate_factor
 from frfsr.recipes.samples import TrainingSamples, to_tensor
 from frfsr.recipes.setup import load_config, load_training_pairs
@@ -98,6 +99,17 @@ def test_a_run_folder_says_how_to_repeat_it(pairs, tmp_path):
     started = json.loads((tmp_path / "run" / "environment.jsonl").read_text())
     assert started["processes"] == 1
     assert started["torch"] == version("torch")
+
+
+def test_tensorboard_gets_what_the_log_gets(pairs, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert run_here(pairs, tmp_path / "run", *FAST, "steps=1", "tensorboard=true") == 0
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (l1,) = events.Scalars("l1")
+    assert (l1.step, l1.value) == (1, pytest.approx(logged[0]["l1"], abs=1e-6))
 
 
 def test_other_settings_do_not_continue_a_run(pairs, tmp_path, capsys):
@@ -206,3 +218,16 @@ def test_rates_follow_the_published_groups_and_schedule(pairs):
     assert [round(rate_factor(step, settings), 9) for step in (0, 72_545, 211_040)] == [1.0, 0.1, 0.01]
     cosine = TrainingConfig(data="x", out="y", schedule="cosine", warmup=10, steps=110)
     assert [round(rate_factor(step, cosine), 6) for step in (0, 9, 10, 60, 110)] == [0.1, 1.0, 1.0, 0.5, 0.0]
+
+
+def test_a_short_run_exports_what_it_learned_not_where_it_began():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = Average(model, decay=0.999)
+    torch.nn.init.ones_(model.weight)
+    for _ in range(50):
+        average.update_parameters(model)
+    assert average.module.weight.item() > 0.99
+    torch.nn.init.zeros_(model.weight)
+    average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(1 - 9 / 60, abs=0.02)  # 1 - 0.15
