@@ -1,4 +1,4 @@
-"""``frfsr eval speed --train``: the rec stage's recipe on our kernels, and the same recipe in plain PyTorch."""
+"""``frfsr eval speed --train``: the recipes of stages rec and all on our kernels, and the same in plain PyTorch."""
 
 import json
 import multiprocessing
@@ -10,18 +10,25 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import save_file
 
-from frfsr.config import TrainingConfig
+from frfsr import FRFSR
+from frfsr.config import TrainingConfig, model_config
 from frfsr.evals.speed import file_name, machine, measured_devices
 from frfsr.evals.speed_stock import plain_pytorch
 from frfsr.evals.tables import Table, number, write_text
+from frfsr.losses import vgg_features
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-TRAINED = {"cpu": ("tiny_rec.yaml", 12), "cuda": ("frfsr_rec.yaml", 60)}  # recipe, and steps: half of them to warm up
+TRAINED = (  # device, recipe, and steps: half of them to warm up
+    ("cpu", "tiny_rec.yaml", 12),
+    ("cpu", "tiny_all.yaml", 4),
+    ("cuda", "frfsr_rec.yaml", 60),
+    ("cuda", "frfsr_all.yaml", 60),
+)
 PRECISIONS = ("no", "bf16")
 PAIRS, SIDE = 16, 160  # of generated photos, as large as CUFED's
-# Random weights; one pair to validate on; torchvision's deform_conv2d needs crops as large as the references.
-SETTINGS = ("init={}", "held_back=1", f"crop={SIDE}")
+SETTINGS = ("held_back=1", f"crop={SIDE}")  # torchvision's deform_conv2d needs crops as large as the references
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ def run(out: str | Path = "evals/results", device: str | None = None) -> int:
     header = ["device", "recipe", "precision", "steps/s", "x stock", "data wait", "peak MiB"]
     with tempfile.TemporaryDirectory() as folder:
         write_pairs(Path(folder, "pairs"))
-        for place, (recipe, steps) in TRAINED.items():
+        for place, recipe, steps in TRAINED:
             if place not in devices:
                 rows.append([place, recipe, "bf16", "not run", "", "", ""])
                 continue
@@ -84,6 +91,13 @@ def write_pairs(folder: Path) -> None:
             coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(folder / part / f"{i:03d}.jpg", quality=95)
 
 
+def write_weights(config: TrainingConfig, weights: Path, vgg: Path) -> None:
+    """Random weights of the network that the recipe starts from and of its VGG: nothing has to be downloaded."""
+    FRFSR(model_config(config.model | {"reuse": False})).save_pretrained(weights)
+    layers = vgg_features(config.perceptual).state_dict()
+    save_file({f"features.{name}": value for name, value in layers.items()}, vgg)
+
+
 def train_apart(folder: Path, recipe: str, steps: int, device: str, precision: str, plain: bool) -> Throughput:
     """`train_once` in a process of its own: accelerate keeps one precision a process, and peaks of memory add up."""
     context = multiprocessing.get_context("spawn")
@@ -98,10 +112,12 @@ def train_once(folder: Path, recipe: str, steps: int, device: str, precision: st
     from frfsr.recipes.setup import load_config
     from frfsr.recipes.train import train
 
-    out = folder / f"{device}-{precision}-{plain}"
-    run = f"data={folder / 'pairs'}", f"out={out}", f"steps={steps}", f"log_every={steps // 2}"
-    settings = [*SETTINGS, *run, f"mixed_precision={precision}"]
-    config = load_config(TrainingConfig, str(RECIPES / recipe), settings)
+    out = folder / f"{recipe}-{device}-{precision}-{plain}"
+    weights, vgg = folder / "weights", folder / "vgg.safetensors"
+    start = f"data={folder / 'pairs'}", f"init={{all: {weights}}}", f"perceptual_weights={vgg}"
+    run = f"out={out}", f"steps={steps}", f"log_every={steps // 2}", f"mixed_precision={precision}"
+    config = load_config(TrainingConfig, str(RECIPES / recipe), [*SETTINGS, *start, *run])
+    write_weights(config, weights, vgg)
     PartialState(cpu=device == "cpu")
     with plain_pytorch() if plain else nullcontext():
         train(config)
