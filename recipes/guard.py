@@ -2,7 +2,9 @@
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from frfsr.errors import UserError
 
@@ -10,13 +12,14 @@ SKIPPED_LIMIT = 100
 
 
 class Guard:
-    """Counts the steps that have to be skipped, and stops the run when they are too many."""
+    """Takes one network's steps, skips and counts the unsound ones, and stops the run when they are too many."""
 
     def __init__(self, accelerator: Accelerator, model: nn.Module, offset_limit: float = float("inf")):
         self.accelerator, self.offset_limit = accelerator, offset_limit
         self.offsets: list[Tensor] = []  # mean |offset| in pixels of every alignment since the last step
         self.losses: list[Tensor] = []
-        self.skipped = 0
+        self.skipped = 0  # steps that were not taken
+        self.unsound = 0  # those of them that fp16's search for its loss scale does not explain
         for name, module in model.named_modules():
             if name.endswith("offset_mask"):
                 module.register_forward_hook(self.record)
@@ -31,25 +34,37 @@ class Guard:
         self.losses.append(loss.detach())
         return loss
 
-    def sound(self, gradient_norm: Tensor) -> bool:
-        """Whether a step may be taken, after the norm of its gradient; every process gets the same answer.
+    def step(self, optimizer: AcceleratedOptimizer, gradient_norm: Tensor) -> bool:
+        """Take the optimizer's step unless it would spoil the weights, and clear the gradient.
 
-        Raises UserError after `SKIPPED_LIMIT` unsound ones.
+        gradient_norm: a scalar, without fp16's loss scale. Returns whether the step was taken, the same to every
+        process. Raises UserError after `SKIPPED_LIMIT` unsound steps.
         """
+        sound = self.sound(gradient_norm, optimizer.scaler)
+        if not sound:
+            optimizer.zero_grad()  # without gradients the optimizer's step changes nothing
+        optimizer.step()
+        optimizer.zero_grad()
+        taken = sound and not optimizer.step_was_skipped  # the latter by fp16's scaler
+        self.skipped += not taken
+        return taken
+
+    def sound(self, gradient_norm: Tensor, scaler: GradScaler | None) -> bool:
+        """Whether losses, gradient and offsets are in order on every process; counts if not, raises as `step`."""
         offset = torch.stack(self.offsets).amax() if self.offsets else torch.zeros_like(gradient_norm)
         losses = torch.stack(self.losses)
         self.offsets.clear()
         self.losses.clear()
         finite = torch.isfinite(gradient_norm)
-        if self.accelerator.scaler is not None:
-            finite = torch.ones_like(finite)  # fp16's scaler meets infinite gradients by design and skips by itself
+        if scaler is not None and scaler.get_scale() > 1:
+            finite = torch.ones_like(finite)  # the scale overshoots by design: the scaler lowers it and skips by itself
         sound = finite & torch.isfinite(losses).all() & (offset <= self.offset_limit)
         sound = bool(self.accelerator.reduce(sound.float(), "mean") == 1)
         if not sound:
-            self.skipped += 1
-            if self.skipped > SKIPPED_LIMIT:
+            self.unsound += 1
+            if self.unsound > SKIPPED_LIMIT:
                 raise UserError(
-                    f"{self.skipped} steps had NaN or infinite losses or gradients, or offsets above offset_limit: "
+                    f"{self.unsound} steps had NaN or infinite losses or gradients, or offsets above offset_limit: "
                     "lower lr, lr_offset or clip_norm."
                 )
         return sound

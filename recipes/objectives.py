@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from frfsr.config import TrainingConfig
 from frfsr.critic import Critic, adversarial_loss, critic_loss
@@ -25,6 +26,11 @@ class Reconstruction:
         self.networks: tuple[nn.Module, ...] = ()
         self.sources: dict[str, str] = {}
 
+    @property
+    def skipped(self) -> int:
+        """Steps that those networks did not take."""
+        return 0
+
     def judge(self, image: Tensor, batch: dict[str, Tensor]) -> Terms:
         """Train what judges the image, if anything does; returns scalars for the log."""
         return {}
@@ -41,8 +47,8 @@ class AllLosses(Reconstruction):
     The critic and its optimizer become part of the accelerator's checkpoints.
     """
 
-    def __init__(self, config: TrainingConfig, accelerator: Accelerator, guard: Guard):
-        self.config, self.accelerator, self.guard = config, accelerator, guard
+    def __init__(self, config: TrainingConfig, accelerator: Accelerator):
+        self.config, self.accelerator = config, accelerator
         pretrained = read(config.perceptual_weights, "perceptual_weights", config.perceptual)
         self.sources = {config.perceptual: pretrained.sha256}
         try:
@@ -55,17 +61,20 @@ class AllLosses(Reconstruction):
         critic = Critic(config.critic)
         optimizer = torch.optim.Adam(critic.parameters(), lr=config.critic_lr, betas=config.betas)
         self.critic, self.optimizer = accelerator.prepare(critic, optimizer)
+        self.optimizer.scaler = None  # the critic computes in 32 bits; fp16's loss scale is the network's alone
+        self.guard = Guard(accelerator, critic)
         self.networks = (self.critic,)
+
+    @property
+    def skipped(self) -> int:
+        return self.guard.skipped
 
     def judge(self, image: Tensor, batch: dict[str, Tensor]) -> Terms:
         loss = critic_loss(self.critic, batch["hr"], image, batch["mix"], self.config.gradient_penalty)
-        self.accelerator.backward(self.guard.watch(loss))
+        (self.guard.watch(loss) / self.config.accumulate).backward()
         if self.accelerator.sync_gradients:
-            norm = self.accelerator.clip_grad_norm_(self.critic.parameters(), float("inf"))
-            if not self.guard.sound(norm):
-                self.optimizer.zero_grad()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+            gradients = [parameter.grad for parameter in self.critic.parameters()]
+            self.guard.step(self.optimizer, get_total_norm(gradients))
         return {"critic": loss}
 
     def __call__(self, image: Tensor, truth: Tensor) -> tuple[Tensor, Terms]:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import yaml
+from accelerate import Accelerator
 from datasets import Dataset, concatenate_datasets
 
 from frfsr.config import MatchingConfig, TrainingConfig, from_mapping
@@ -43,6 +44,12 @@ def load_config(config_class: type, path: str, settings: list[str]):
         except yaml.YAMLError as error:
             raise UserError(f"{setting!r}: the value is no YAML; quote the whole setting if it has blanks.") from error
     return from_mapping(config_class, values)
+
+
+def require_precision(accelerator: Accelerator) -> None:
+    """Raise UserError for fp16 on a CPU: accelerate has no loss scaling there and quietly trains in 32 bits."""
+    if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
+        raise UserError("mixed_precision=fp16 needs a GPU: on a CPU give bf16 or no.")
 
 
 def load_training_pairs(config: TrainingConfig | MatchingConfig) -> tuple[Dataset, Dataset]:

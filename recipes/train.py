@@ -22,7 +22,7 @@ from frfsr.recipes.objectives import AllLosses, Reconstruction
 from frfsr.recipes.optim import parameter_groups, rate_factor
 from frfsr.recipes.run import Run
 from frfsr.recipes.samples import TrainingSamples
-from frfsr.recipes.setup import command_line, initialise, load_training_pairs
+from frfsr.recipes.setup import command_line, initialise, load_training_pairs, require_precision
 from frfsr.recipes.validate import validate
 
 
@@ -33,6 +33,7 @@ def train(config: TrainingConfig) -> None:
         dataloader_config=DataLoaderConfiguration(split_batches=True),  # `batch` counts over all processes
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # the critic runs thrice a step
     )
+    require_precision(accelerator)
     set_seed(config.seed)
     run = Run(config, accelerator)
     pairs, held_back = load_training_pairs(config)
@@ -43,7 +44,7 @@ def train(config: TrainingConfig) -> None:
     guard = Guard(accelerator, model, config.offset_limit)
     optimizer = torch.optim.Adam(parameter_groups(model, config), betas=config.betas)
     model, optimizer = accelerator.prepare(model, optimizer)
-    objective = AllLosses(config, accelerator, guard) if config.stage == "all" else Reconstruction()
+    objective = AllLosses(config, accelerator) if config.stage == "all" else Reconstruction()
     run.sources |= objective.sources
     accelerator.register_for_checkpointing(ema)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -69,25 +70,20 @@ def train(config: TrainingConfig) -> None:
             loss, terms = objective(image, batch["hr"])
             meter.add(terms)
             accelerator.backward(guard.watch(loss))
-            sound = True
-            if accelerator.sync_gradients:
-                sound = guard.sound(accelerator.clip_grad_norm_(trained, config.clip_norm))
-            if not sound:
-                optimizer.zero_grad()  # without gradients the optimizer's step changes nothing
-            optimizer.step()
-            optimizer.zero_grad()
-        if not accelerator.sync_gradients:
-            continue
+            if not accelerator.sync_gradients:
+                continue
+            taken = guard.step(optimizer, accelerator.clip_grad_norm_(trained, config.clip_norm))
 
         step += 1
         meter.steps += 1
-        if sound:
+        if taken:
             ema.update_parameters(accelerator.unwrap_model(model))
         progress.update()
         if step % config.log_every == 0:
             values = meter.read()
             progress.set_postfix({name: f"{values[name]:.4g}" for name in ("l1", "samples_per_s")})
-            run.log(step, lr=optimizer.param_groups[0]["lr"], skipped=guard.skipped, **values)
+            skipped = guard.skipped + objective.skipped
+            run.log(step, lr=optimizer.param_groups[0]["lr"], skipped=skipped, **values)
         with meter.paused():
             if (step % config.validate_every == 0 or step == config.steps) and accelerator.is_main_process:
                 scores, picture = validate(ema.module, held_back, config.stage)

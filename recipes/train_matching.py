@@ -27,7 +27,7 @@ from frfsr.recipes.meter import Meter
 from frfsr.recipes.optim import rate_factor
 from frfsr.recipes.pretrained import load_part
 from frfsr.recipes.run import PICTURED, Run
-from frfsr.recipes.setup import command_line, load_training_pairs
+from frfsr.recipes.setup import command_line, load_training_pairs, require_precision
 from frfsr.recipes.views import Views
 
 VALIDATION_VIEWS = 48
@@ -105,6 +105,7 @@ def train(config: MatchingConfig) -> None:
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, dataloader_config=DataLoaderConfiguration(split_batches=True)
     )
+    require_precision(accelerator)
     set_seed(config.seed)
     run = Run(config, accelerator)
     photos, held_back = load_training_pairs(config)
@@ -135,10 +136,7 @@ def train(config: MatchingConfig) -> None:
         loss, terms = objective(encoders(batch["image1"], batch["image2"]), batch)
         meter.add(terms)
         accelerator.backward(guard.watch(loss))
-        if not guard.sound(accelerator.clip_grad_norm_(encoders.parameters(), float("inf"))):
-            optimizer.zero_grad()  # without gradients the optimizer's step changes nothing
-        optimizer.step()
-        optimizer.zero_grad()
+        guard.step(optimizer, accelerator.clip_grad_norm_(encoders.parameters(), float("inf")))
 
         step += 1
         meter.steps += 1

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
@@ -44,6 +45,14 @@ def small_model_folder(small_model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     small_model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_training(small_model) -> list[str]:
+    """Settings with which a recipe trains a network of `small_model`'s size, in this process, and quickly."""
+    network = [f"model.{name}={json.dumps(value)}" for name, value in asdict(small_model.config).items()]
+    network.remove("model.reuse=false")  # the stage's own choice
+    return [*network, "batch=2", "held_back=2", "warmup=0", "workers=0", "log_every=1", "mixed_precision=no"]
 
 
 @pytest.fixture(scope="session")

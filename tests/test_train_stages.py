@@ -210,6 +210,18 @@ def test_exploded_offsets_are_skipped(pairs, tmp_path):
     assert logged(tmp_path / "run", "skipped") == [0, 0, 1]  # the first step trains the zero tail alone
 
 
+def test_exploded_offsets_are_no_fault_of_the_critic(pairs, rec, vgg16, tmp_path):
+    settings = [*all_stage(rec, vgg16), "steps=1", "offset_limit=1e-9"]
+    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *settings) == 0
+    assert logged(tmp_path / "run", "skipped") == [1]
+    network, critic = (
+        torch.load(tmp_path / "run" / "checkpoints" / "0000001" / file)["state"]
+        for file in ("optimizer.bin", "optimizer_1.bin")
+    )
+    assert not network
+    assert critic
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
