@@ -2,14 +2,14 @@
 
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from frfsr.config import FRFSRConfig
+from frfsr.config import FRFSRConfig, from_mapping
 from frfsr.errors import UserError
 from frfsr.features import SIFE, ReferencePyramid, TextureEncoder
 from frfsr.matching import Correspondence, blurred_luma, correspond, refine
@@ -151,11 +151,20 @@ class FRFSR(
                 return super().from_pretrained(
                     str(source) if source.is_dir() else str(name_or_path), strict=True, **options
                 )
+        except UserError as error:
+            raise UserError(f"config.json of {str(name_or_path)!r}: {error}") from error
         except Exception as error:
             raise UserError(
                 f"no usable weights at {str(name_or_path)!r} ({' '.join(str(error).split())[:200]}): give a "
                 f"packaged name ({packaged_names()}), a folder with config.json and model.safetensors, or a Hub id."
             ) from error
+
+    @classmethod
+    def _decode_arg(cls, expected_type: type, value: Any) -> Any:
+        """Make the configuration of config.json's content; the base class would drop keys that it does not know."""
+        if expected_type is FRFSRConfig:
+            return from_mapping(FRFSRConfig, value)
+        return super()._decode_arg(expected_type, value)
 
 
 def packaged_names() -> str:

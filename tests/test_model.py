@@ -193,6 +193,16 @@ def test_wrong_weights_are_a_user_error(small_model, tmp_path, damage) -> None:
         FRFSR.from_pretrained(tmp_path)
 
 
+def test_an_unknown_key_of_the_configuration_is_named(small_model, tmp_path) -> None:
+    small_model.save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"filter_norms": False}))
+    with pytest.raises(UserError, match=r"unknown key 'filter_norms' .* did you mean 'filter_norm'") as caught:
+        FRFSR.from_pretrained(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 class Hub(http.server.BaseHTTPRequestHandler):
     """As much of the Hugging Face Hub as an upload talks to; keeps the commit."""
 
