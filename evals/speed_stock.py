@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
 from frfsr import FRFSR, aggregation, alignment, matching
+from frfsr.kernels.ddf import FilterNorm
 
 CHUNK_ELEMENTS = 2**29  # similarities that the stock matching holds at a time
 
@@ -60,13 +61,18 @@ def flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
     return F.grid_sample(feature, grid.to(feature.dtype), padding_mode="zeros", align_corners=True)
 
 
-def dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
-    """Unfold, multiply by both filters, sum; (B, C, H, W), (B, C, k, k), (B, k*k, H, W)."""
+def dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor, norm: FilterNorm | None = None) -> Tensor:
+    """Normalise the filters if asked to, unfold, multiply by both, sum; (B, C, H, W), (B, C, k, k), (B, k*k, H, W)."""
     side = channel.shape[-1]
+    channel, spatial = rearrange(channel, "b c i j -> b c (i j) 1 1"), rearrange(spatial, "b k h w -> b 1 k h w")
+    if norm is not None:
+        scale, shift = (rearrange(part, "c i j -> c (i j) 1 1") for part in norm[:2])
+        channel = (channel - channel.mean(2, keepdim=True)) / channel.std(2, keepdim=True) * scale + shift
+        scale, shift = (rearrange(part, "k -> k 1 1") for part in norm[2:])
+        spatial = (spatial - spatial.mean(2, keepdim=True)) / spatial.std(2, keepdim=True) * scale + shift
     columns = F.unfold(x, side, padding=side // 2)
     columns = rearrange(columns, "b (c k) (h w) -> b c k h w", c=x.shape[1], h=x.shape[2])
-    filters = rearrange(channel, "b c i j -> b c (i j) 1 1") * rearrange(spatial, "b k h w -> b 1 k h w")
-    return (columns * filters).sum(dim=2)
+    return (columns * (channel * spatial)).sum(dim=2)
 
 
 def deform_conv(

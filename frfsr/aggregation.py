@@ -6,24 +6,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from frfsr.kernels import dynamic_filter
-from frfsr.kernels.ddf import normalise_filter
+from frfsr.kernels.ddf import FilterNorm
 
 
-class FilterNorm(nn.Module):
-    """FN of figure 5: a filter's taps are standardised, then scaled and shifted by learned gamma and beta (eq. 20).
-
-    taps: (B, N, K, ...) with K taps a filter; gamma and beta have one value for each of `filters` * K taps.
-    """
-
-    def __init__(self, filters: int, taps: int = 9, gain: float = 2**0.5):
-        super().__init__()
-        # Unit-variance activations stay so: ReLU's gain over the square root of the number of taps.
-        self.gamma = nn.Parameter(torch.full((filters, taps), gain / taps**0.5))
-        self.beta = nn.Parameter(torch.zeros(filters, taps))
-
-    def forward(self, taps: Tensor) -> Tensor:
-        shape = (1, *self.gamma.shape) + (1,) * (taps.dim() - 3)
-        return normalise_filter(taps, self.gamma.view(shape), self.beta.view(shape), dim=2)
+def filter_norm_parameters(filters: int, taps: int = 9, gain: float = 2**0.5) -> nn.ParameterDict:
+    """Learned gamma and beta (filters, taps) of FN in figure 5, by which a filter's standardised taps are scaled and
+    shifted (eq. 21)."""
+    # Unit-variance activations stay so: ReLU's gain over the square root of the number of taps.
+    gamma, beta = torch.full((filters, taps), gain / taps**0.5), torch.zeros(filters, taps)
+    return nn.ParameterDict({"gamma": nn.Parameter(gamma), "beta": nn.Parameter(beta)})
 
 
 class DFM(nn.Module):
@@ -38,16 +29,20 @@ class DFM(nn.Module):
         reduced = int(channels * 0.2)
         self.spatial = nn.Conv2d(channels, 9, 1)
         self.channel = nn.Sequential(nn.Conv2d(channels, reduced, 1), nn.ReLU(), nn.Conv2d(reduced, channels * 9, 1))
-        self.spatial_norm = FilterNorm(1) if filter_norm else None
-        self.channel_norm = FilterNorm(channels) if filter_norm else None
+        self.spatial_norm = filter_norm_parameters(1) if filter_norm else None
+        self.channel_norm = filter_norm_parameters(channels) if filter_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        spatial = rearrange(self.spatial(x), "b k h w -> b 1 k h w")
-        channel = rearrange(self.channel(x.mean((2, 3), keepdim=True)), "b (c k) 1 1 -> b c k", k=9)
-        if self.spatial_norm is not None:
-            spatial, channel = self.spatial_norm(spatial), self.channel_norm(channel)
-        spatial = rearrange(spatial, "b 1 k h w -> b k h w")
-        return dynamic_filter(x, rearrange(channel, "b c (i j) -> b c i j", i=3).to(x.dtype), spatial.to(x.dtype))
+        channel = self.channel(x.mean((2, 3), keepdim=True))
+        channel = rearrange(channel, "b (c i j) 1 1 -> b c i j", i=3, j=3)
+        return dynamic_filter(x, channel.to(x.dtype), self.spatial(x).to(x.dtype), self.norm())
+
+    def norm(self) -> FilterNorm | None:
+        """FN as the kernel takes it; None without."""
+        if self.spatial_norm is None:
+            return None
+        gamma, beta = (rearrange(self.channel_norm[name], "c (i j) -> c i j", i=3) for name in ("gamma", "beta"))
+        return FilterNorm(gamma, beta, self.spatial_norm["gamma"][0], self.spatial_norm["beta"][0])
 
 
 class DynamicBlock(nn.Module):
@@ -87,7 +82,7 @@ class ESA(nn.Module):
         coarse = F.max_pool2d(self.conv2(padded), kernel_size=7, stride=3)
         coarse = self.conv3_(F.relu(self.conv3(F.relu(self.conv_max(coarse)))))
         f2 = F.interpolate(coarse, padded.shape[-2:], mode="bilinear", align_corners=False)[..., :height, :width]
-        return x * torch.sigmoid(self.conv4(f2 + self.conv_f(f0)))
+        return x * self.conv4(f2 + self.conv_f(f0)).sigmoid_()
 
 
 class ResidualBlock(nn.Module):
@@ -100,7 +95,7 @@ class ResidualBlock(nn.Module):
         self.esa = ESA(channels) if esa else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.esa(self.conv2(F.relu(self.conv1(x))))
+        return x + self.esa(self.conv2(F.relu(self.conv1(x), inplace=True)))
 
 
 class DRB(nn.Sequential):

@@ -28,10 +28,10 @@ class VGGTrunk(nn.Module):
 
     def stages(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """relu1_1 (B, C1, H, W), relu2_1 (B, C2, H//2, W//2) and conv3_1 before its ReLU (B, C3, H//4, W//4)."""
-        relu1_1 = F.relu(self.conv1_1((image - self.mean) / self.std))
-        relu1_2 = F.relu(self.conv1_2(relu1_1))
-        relu2_1 = F.relu(self.conv2_1(F.max_pool2d(relu1_2, 2)))
-        relu2_2 = F.relu(self.conv2_2(relu2_1))
+        relu1_1 = F.relu(self.conv1_1((image - self.mean) / self.std), inplace=True)
+        relu1_2 = F.relu(self.conv1_2(relu1_1), inplace=True)
+        relu2_1 = F.relu(self.conv2_1(F.max_pool2d(relu1_2, 2)), inplace=True)
+        relu2_2 = F.relu(self.conv2_2(relu2_1), inplace=True)
         return relu1_1, relu2_1, self.conv3_1(F.max_pool2d(relu2_2, 2))
 
 
