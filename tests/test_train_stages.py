@@ -2,17 +2,11 @@
 
 import json
 import math
-import multiprocessing
-import os
-import random
-import shutil
-import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import frfsr.recipes.guard as guard
 import frfsr.recipes.train as recipe
@@ -240,86 +234,3 @@ def test_mistakes_stop_before_the_first_step(pairs, rec, vgg16, tmp_path, capsys
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-def start(arguments: list[str]) -> multiprocessing.Process:
-    """The recipe in a fresh process, forked from a server that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["frfsr.recipes.train"])
-    process = context.Process(target=recipe.main, args=(arguments,))
-    process.start()
-    return process
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("stage", "kills", "steps"), [("rec", 10, 20), ("all", 2, 6)])
-def test_killed_at_random_steps_a_run_ends_in_the_same_weights(
-    pairs, rec, vgg16, tmp_path, monkeypatch, stage, kills, steps
-):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    changes = {"rec": [*IMAGES, "init={}", "frozen=[]"], "all": all_stage(rec, vgg16)}[stage]
-    command = ["--config", str(RECIPES / f"tiny_{stage}.yaml"), f"data={pairs}", *changes, f"steps={steps}"]
-    command.append("checkpoint_every=2")
-    start([*command, f"out={tmp_path / 'whole'}"]).join()
-
-    killed, rng = tmp_path / "killed", random.Random(0)
-    for _ in range(kills):
-        process, reached = start([*command, f"out={killed}"]), latest_step(killed)
-        goal = reached + rng.randint(1, steps // kills)
-        while process.is_alive() and latest_step(killed) < goal:
-            time.sleep(rng.uniform(0, 0.05))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-    assert latest_step(killed) < steps, "killed too late to test anything"
-    start([*command, f"out={killed}"]).join()
-    for part in ("weights/model.safetensors", f"checkpoints/{steps:07d}/model.safetensors"):
-        assert_same(load_file(tmp_path / "whole" / part), load_file(killed / part))
-    if stage == "all":
-        critic = f"checkpoints/{steps:07d}/model_1.safetensors"
-        assert_same(load_file(tmp_path / "whole" / critic), load_file(killed / critic))
-
-
-def latest_step(out: Path) -> int:
-    """Of the last complete line of the log."""
-    file = out / "metrics.jsonl"
-    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-    complete = [json.loads(line)["step"] for line in lines if line.endswith("}\n")]
-    return complete[-1] if complete else 0
-
-
-def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
-
-
-def test_a_corrupt_checkpoint_falls_back_to_the_one_before(pairs, tmp_path):
-    settings = [*IMAGES, "init={}", "frozen=[]", "steps=6", "checkpoint_every=2"]
-    assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *settings) == 0
-    whole, last = weights(tmp_path / "run"), tmp_path / "run" / "checkpoints" / "0000006"
-    shutil.rmtree(tmp_path / "run" / "weights")
-    content = (last / "model.safetensors").read_bytes()
-    (last / "model.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.warns(UserWarning, match="checkpoint 6 cannot be read"):
-        assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *settings) == 0
-    assert_same(weights(tmp_path / "run"), whole)
-
-
-def test_without_a_usable_checkpoint_nothing_is_overwritten(pairs, tmp_path, capsys):
-    settings = [*IMAGES, "init={}", "frozen=[]", "steps=2", "checkpoint_every=2"]
-    assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *settings) == 0
-    broken = tmp_path / "run" / "checkpoints" / "0000002" / "model.safetensors"
-    broken.write_bytes(b"no weights")
-    with pytest.warns(UserWarning, match="checkpoint 2 cannot be read"):
-        assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *settings) == 2
-    assert "remove them to start afresh" in capsys.readouterr().err
-    assert broken.read_bytes() == b"no weights"
-
-
-def test_other_pretrained_weights_are_noticed_on_resume(pairs, rec, vgg16, tmp_path):
-    copy = shutil.copy(vgg16, tmp_path / "vgg16.safetensors")
-    settings = [*all_stage(rec, copy), "checkpoint_every=1", "steps=1"]
-    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *settings) == 0
-    save_file({name: value + 1 for name, value in load_file(copy).items()}, copy)
-    with pytest.warns(UserWarning, match="weights of vgg16 are not those of the run's start"):
-        assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *settings) == 0
