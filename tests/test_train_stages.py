@@ -25,9 +25,11 @@ MODEL = [
     "model.sife_features=8",
     "model.sife_growth=8",
 ]
-SHORT = [*MODEL, "batch=2", "held_back=2", "warmup=0", "workers=0", "log_every=1", "validate_every=1000"]
-IMAGES = [*SHORT, "crop=32", "mixed_precision=no", "checkpoint_every=1000"]
-VIEWS = [*SHORT, "size=96", "jitter=4", "checkpoint_every=1000"]  # smaller views have too few matches to learn from
+SHORT = ["batch=2", "held_back=2", "warmup=0", "workers=0", "log_every=1", "mixed_precision=no"]
+CROP, SIZES = "crop=32", ("size=96", "jitter=4")  # smaller views have too few matches to learn from
+IMAGES, VIEWS = [*MODEL, *SHORT, CROP], [*MODEL, *SHORT, *SIZES]
+FEW = ["model.blocks=[1,1,1]", "model.dynamic_blocks=[1,1,1]", "model.sife_blocks=1"]
+PAPER = [*FEW, *SHORT, "held_back=1", "steps=2"]  # the paper's widths
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,7 @@ def assert_trained(out: Path, loss: str, steps: int) -> None:
 @pytest.fixture(scope="module")
 def teacher(pairs, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "teacher"
-    tiny = ["stage=teacher", "objective=triplet", "teacher=null", "steps=20"]
-    assert run(matching_recipe, "tiny_student.yaml", pairs, out, *VIEWS, *tiny) == 0
+    assert run(matching_recipe, "tiny_teacher.yaml", pairs, out, *VIEWS, "steps=20") == 0
     return out
 
 
@@ -88,7 +89,7 @@ def rec(pairs, student, sife) -> Path:
 
 
 def all_stage(rec: Path, vgg16: Path) -> list[str]:
-    return [*IMAGES, f"init={{all: {rec / 'weights'}}}", "perceptual=vgg16", f"perceptual_weights={vgg16}"]
+    return [CROP, f"init={{all: {rec / 'weights'}}}", "perceptual=vgg16", f"perceptual_weights={vgg16}"]
 
 
 def test_teacher_and_student(teacher, student):
@@ -113,6 +114,31 @@ def test_separate_encoders_both_learn(pairs, tmp_path):
         assert any(not torch.equal(initial[name], trained[name]) for name in names)
 
 
+@pytest.mark.parametrize("encoders", [["encoder"], ["encoder", "reference_encoder"]])
+def test_the_papers_encoders_start_from_vgg16(pairs, vgg16, tmp_path, monkeypatch, encoders):
+    """Teacher and student of the paper's widths, from a file under torchvision's names."""
+    monkeypatch.setattr(matching_recipe, "VALIDATION_VIEWS", 1)
+    init = ", ".join(f"{part}: {vgg16}" for part in encoders)
+    settings = [*PAPER, *SIZES, f"model.shared_encoder={len(encoders) == 1}", f"init={{{init}}}"]
+    assert run(matching_recipe, "frfsr_teacher.yaml", pairs, tmp_path / "teacher", *settings) == 0
+    settings.append(f"teacher={tmp_path / 'teacher' / 'weights'}")
+    assert run(matching_recipe, "frfsr_student.yaml", pairs, tmp_path / "student", *settings) == 0
+    initial = load_file(vgg16)["features.10.weight"]
+    for out in (tmp_path / "teacher", tmp_path / "student"):
+        for part in encoders:
+            change = (weights(out)[f"{part}.conv3_1.weight"] - initial).abs().max()
+            assert 0 < change < 2.1e-3  # two of Adam's steps
+
+
+@pytest.mark.slow
+def test_the_papers_rec_and_all(pairs, vgg16, tmp_path):
+    init = f"init={{encoder: {vgg16}, pyramid: {vgg16}}}"
+    assert run(recipe, "frfsr_rec.yaml", pairs, tmp_path / "rec", *PAPER, CROP, init) == 0
+    assert run(recipe, "frfsr_all.yaml", pairs, tmp_path / "all", *PAPER, *all_stage(tmp_path / "rec", vgg16)) == 0
+    assert_trained(tmp_path / "rec", "l1", 2)
+    assert_trained(tmp_path / "all", "critic", 2)
+
+
 def test_sife_and_rec(student, sife, rec):
     for out in (sife, rec):
         assert_trained(out, "l1", 20)
@@ -127,7 +153,7 @@ def test_sife_and_rec(student, sife, rec):
 @pytest.mark.slow
 @pytest.mark.parametrize(("reuse", "steps"), [(True, 20), (False, 5)])
 def test_all_losses(pairs, rec, vgg16, tmp_path, reuse, steps):
-    settings = [*all_stage(rec, vgg16), f"model.reuse={str(reuse).lower()}", f"steps={steps}"]
+    settings = [*IMAGES, *all_stage(rec, vgg16), f"model.reuse={str(reuse).lower()}", f"steps={steps}"]
     assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "all", *settings) == 0
     assert_trained(tmp_path / "all", "critic", steps)
     assert len(logged(tmp_path / "all", "perceptual")) == steps
@@ -205,7 +231,7 @@ def test_exploded_offsets_are_skipped(pairs, tmp_path):
 
 
 def test_exploded_offsets_are_no_fault_of_the_critic(pairs, rec, vgg16, tmp_path):
-    settings = [*all_stage(rec, vgg16), "steps=1", "offset_limit=1e-9"]
+    settings = [*IMAGES, *all_stage(rec, vgg16), "steps=1", "offset_limit=1e-9"]
     assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *settings) == 0
     assert logged(tmp_path / "run", "skipped") == [1]
     network, critic = (
@@ -230,7 +256,7 @@ def test_exploded_offsets_are_no_fault_of_the_critic(pairs, rec, vgg16, tmp_path
     ],
 )
 def test_mistakes_stop_before_the_first_step(pairs, rec, vgg16, tmp_path, capsys, settings, message):
-    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *all_stage(rec, vgg16), *settings) == 2
+    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *IMAGES, *all_stage(rec, vgg16), *settings) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
