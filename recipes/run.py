@@ -78,6 +78,12 @@ class Run:
             for key, value in values.items() if self.board else ():
                 self.board.add_scalar(key, value, step)
 
+    def validated(self, step: int, scores: dict[str, float], rows: list[list[Tensor]]) -> str:
+        """Keep a validation's scores and pictures; returns a line with the scores."""
+        self.log(step, **scores)
+        self.picture(step, rows)
+        return f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+
     def picture(self, step: int, rows: list[list[Tensor]]) -> None:
         """samples/<step>.png: rows of equally large images (3, H, W) in [0, 1]."""
         folder = self.folder / "samples"

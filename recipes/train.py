@@ -86,10 +86,7 @@ def train(config: TrainingConfig) -> None:
             run.log(step, lr=optimizer.param_groups[0]["lr"], skipped=skipped, **values)
         with meter.paused():
             if (step % config.validate_every == 0 or step == config.steps) and accelerator.is_main_process:
-                scores, picture = validate(ema.module, held_back, config.stage)
-                progress.write(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-                run.log(step, **scores)
-                run.picture(step, picture)
+                progress.write(run.validated(step, *validate(ema.module, held_back, config.stage)))
                 run.export(ema.module)
             if step % config.checkpoint_every == 0 or step == config.steps:
                 run.save(step)

@@ -124,9 +124,7 @@ def train(config: MatchingConfig) -> None:
     remaining = Subset(views, range(step * config.batch, len(views)))
     loader = accelerator.prepare(DataLoader(remaining, batch_size=config.batch, num_workers=config.workers))
     if step == 0 and accelerator.is_main_process:
-        scores, picture = validate(Encoders(model), validation_views)
-        run.log(0, **scores)
-        run.picture(0, picture)
+        run.validated(0, *validate(Encoders(model), validation_views))
     progress = tqdm(initial=step, total=config.steps, unit="step", disable=not accelerator.is_main_process)
     meter = Meter(config.batch)
 
@@ -147,10 +145,7 @@ def train(config: MatchingConfig) -> None:
             run.log(step, lr=optimizer.param_groups[0]["lr"], skipped=guard.skipped, **values)
         with meter.paused():
             if (step % config.validate_every == 0 or step == config.steps) and accelerator.is_main_process:
-                scores, picture = validate(Encoders(model), validation_views)
-                progress.write(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-                run.log(step, **scores)
-                run.picture(step, picture)
+                progress.write(run.validated(step, *validate(Encoders(model), validation_views)))
                 run.export(model)
             if step % config.checkpoint_every == 0 or step == config.steps:
                 run.save(step)
