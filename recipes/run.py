@@ -7,9 +7,12 @@ import shutil
 import subprocess
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +25,7 @@ from torch import Tensor
 
 from frfsr.config import MatchingConfig, TrainingConfig
 from frfsr.errors import UserError
+from frfsr.evals.tables import write_text
 
 SOURCES = "pretrained.json"
 PICTURED = 4  # samples that a validation draws, a row each
@@ -39,6 +43,26 @@ def replace_folder(new: Path, final: Path) -> None:
         new.rename(final)
 
 
+@contextmanager
+def survived(what: str) -> Iterator[None]:
+    """A full disk costs what is written here, not the run: it goes on with a warning."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        warnings.warn(f"{what} cannot be written ({error}); what was there before stays", stacklevel=3)
+
+
+def append(file: Path, values: dict[str, Any]) -> None:
+    """Add a line of JSON, or nothing: a part of one, which a full disk leaves, would make the file unreadable."""
+    length = file.stat().st_size if file.exists() else 0
+    try:
+        with file.open("a") as lines:
+            lines.write(json.dumps(values) + "\n")
+    except OSError:
+        os.truncate(file, length)
+        raise
+
+
 class Run:
     """The folder `config.out`. Only the main process writes, except for checkpoints, to which every process adds."""
 
@@ -52,29 +76,32 @@ class Run:
             return
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            settings = self.folder / "config.yaml"
-            previous = yaml.safe_load(settings.read_text()) if settings.exists() else None
-            if previous is not None:  # of an older version, it may lack settings that came later
-                previous = plain(type(config)(data="any", out="any")) | previous
-            settings.write_text(yaml.safe_dump(plain(config), sort_keys=False))
+            self.keep_settings(self.folder / "config.yaml")
+            append(self.folder / "environment.jsonl", environment(accelerator))  # a line for each start
         except OSError as error:
             raise UserError(f"cannot write the run folder {self.folder}: {error.strerror}.") from error
-        if previous is not None and previous != plain(config) and any(self.checkpoints.iterdir()):
-            settings.write_text(yaml.safe_dump(previous, sort_keys=False))
-            changed = ", ".join(key for key, value in plain(config).items() if previous.get(key) != value)
-            raise UserError(f"{self.folder} holds a run with other settings ({changed}): choose another out=.")
-        with (self.folder / "environment.jsonl").open("a") as file:  # one line a start: a resumed run may have several
-            file.write(json.dumps(environment(accelerator)) + "\n")
         if config.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(self.folder / "tensorboard")
 
+    def keep_settings(self, file: Path) -> None:
+        """Write config.yaml; UserError if the folder holds checkpoints of a run with other settings."""
+        settings = plain(self.config)
+        previous = yaml.safe_load(file.read_text()) if file.exists() else None
+        if previous is not None:  # of an older version, it may lack settings that came later
+            previous = plain(type(self.config)(data="any", out="any")) | previous
+        if previous is not None and previous != settings and any(self.checkpoints.iterdir()):
+            changed = ", ".join(key for key, value in settings.items() if previous.get(key) != value)
+            raise UserError(f"{self.folder} holds a run with other settings ({changed}): choose another out=.")
+        write_text(file, yaml.safe_dump(settings, sort_keys=False))
+
     def log(self, step: int, **values: float) -> None:
         """Append one line to metrics.jsonl, and to TensorBoard if asked for."""
         if self.accelerator.is_main_process:
-            with (self.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, **{key: round(value, 6) for key, value in values.items()}}) + "\n")
+            with survived("the log"):
+                rounded = {key: round(value, 6) for key, value in values.items()}
+                append(self.folder / "metrics.jsonl", {"step": step, **rounded})
             for key, value in values.items() if self.board else ():
                 self.board.add_scalar(key, value, step)
 
@@ -86,27 +113,24 @@ class Run:
 
     def picture(self, step: int, rows: list[list[Tensor]]) -> None:
         """samples/<step>.png: rows of equally large images (3, H, W) in [0, 1]."""
-        folder = self.folder / "samples"
-        folder.mkdir(exist_ok=True)
         height, width = rows[0][0].shape[-2:]
         tiles = torch.stack([torch.stack([centre(image, height, width) for image in row]) for row in rows])
         pixels = rearrange(tiles.clamp(0, 1), "n m c h w -> (n h) (m w) c").mul(255).round().byte().numpy()
-        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"{step:07d}.png")
+        with survived("the samples"):
+            final, partial = self.folder / "samples" / f"{step:07d}.png", self.folder / ".partial.png"
+            final.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.ascontiguousarray(pixels)).save(partial)
+            os.replace(partial, final)
 
     def save(self, step: int) -> None:
-        """checkpoints/<step>: all that an exact resume needs. Older ones are removed once the new one is complete.
-
-        When it cannot be written, for example because the disk is full, the run goes on with a warning.
-        """
+        """checkpoints/<step>: all that an exact resume needs. Older ones are removed once the new one is complete."""
         partial = self.checkpoints / ".partial"
         self.accelerator.wait_for_everyone()
-        written = torch.ones((), device=self.accelerator.device)
-        try:
+        written = torch.zeros((), device=self.accelerator.device)
+        with survived(f"checkpoint {step}"):
             self.accelerator.save_state(str(partial))
             (partial / SOURCES).write_text(json.dumps(self.sources))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            written.zero_()
-            warnings.warn(f"checkpoint {step} cannot be written ({error}); the ones before stay", stacklevel=2)
+            written.fill_(1)
         complete = bool(self.accelerator.reduce(written, "mean") == 1)
         if self.accelerator.is_main_process and not complete:
             shutil.rmtree(partial, ignore_errors=True)
@@ -146,9 +170,10 @@ class Run:
     def export(self, model: torch.nn.Module) -> None:
         """weights/: config.json and model.safetensors, as `FRFSR.from_pretrained` takes them."""
         partial = self.folder / ".weights.partial"
+        with survived("the weights"):
+            model.save_pretrained(partial)
+            replace_folder(partial, self.folder / "weights")
         shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
-        replace_folder(partial, self.folder / "weights")
 
 
 def plain(config: TrainingConfig | MatchingConfig) -> dict:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import frfsr.recipes.train as recipe
@@ -20,6 +21,7 @@ from frfsr.errors import UserError
 from frfsr.model import FRFSR
 from frfsr.recipes.average import Average
 from frfsr.recipes.optim import parameter_groups, rate_factor
+from frfsr.recipes.run import append
 from frfsr.recipes.samples import TrainingSamples, to_tensor
 from frfsr.recipes.setup import load_config, load_training_pairs
 
@@ -130,19 +132,46 @@ def test_other_settings_do_not_continue_a_run(pairs, tmp_path, capsys):
     assert "other settings (lr)" in capsys.readouterr().err
 
 
-def test_a_full_disk_costs_no_checkpoint(pairs, tmp_path, monkeypatch):
-    intact, calls = recipe.Accelerator.save_state, []
+def fail_once(monkeypatch, owner: type, name: str, call: int, error: Exception) -> None:
+    """Let one call of a method end in an error, with its work half done."""
+    intact, calls = getattr(owner, name), []
 
-    def save_state(self, folder: str) -> None:
-        intact(self, folder)
-        calls.append(folder)
-        if len(calls) == 2:
-            raise OSError("No space left on device")
+    def method(self, *arguments) -> None:
+        intact(self, *arguments)
+        calls.append(arguments)
+        if len(calls) == call:
+            raise error
 
-    monkeypatch.setattr(recipe.Accelerator, "save_state", save_state)
-    with pytest.warns(UserWarning, match="checkpoint 4 cannot be written"):
-        assert run_here(pairs, tmp_path / "run", *FAST, "steps=5") == 0
+    monkeypatch.setattr(owner, name, method)
+
+
+def test_a_full_disk_costs_no_checkpoint_and_not_the_run(pairs, tmp_path, monkeypatch):
+    fail_once(monkeypatch, recipe.Accelerator, "save_state", 2, OSError("No space left on device"))
+    fail_once(monkeypatch, FRFSR, "save_pretrained", 2, SafetensorError("No space left on device"))
+    fail_once(monkeypatch, Image.Image, "save", 2, OSError("No space left on device"))
+    with (
+        pytest.warns(UserWarning, match="checkpoint 4 cannot be written"),
+        pytest.warns(UserWarning, match="the weights cannot be written"),
+        pytest.warns(UserWarning, match="the samples cannot be written"),
+    ):
+        assert run_here(pairs, tmp_path / "run", *FAST, "steps=5", "validate_every=2") == 0
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["0000002", "0000005"]
+    assert [path.name for path in sorted((tmp_path / "run" / "samples").iterdir())] == ["0000002.png", "0000005.png"]
+    FRFSR.from_pretrained(tmp_path / "run" / "weights")
+
+
+def test_a_line_is_added_whole_or_not_at_all(tmp_path):
+    resource = pytest.importorskip("resource")
+    file, limits = tmp_path / "metrics.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    append(file, {"step": 1})
+    whole = file.read_text()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 5, limits[1]))  # bytes that a file may have
+    try:
+        with pytest.raises(OSError, match="large"):
+            append(file, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_text() == whole
 
 
 def config(pairs: Path, *settings: str) -> TrainingConfig:
