@@ -91,16 +91,18 @@ def part_state(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     own = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
     if own:
         return own
-    if part in BACKBONES and "features.0.weight" in state:
-        return {
-            f"{name}.{kind}": state[f"features.{layer}.{kind}"]
-            for name, layer in TORCHVISION_VGG.items()
-            for kind in ("weight", "bias")
-        }
+    vgg = {
+        f"{name}.{kind}": f"features.{layer}.{kind}"
+        for name, layer in TORCHVISION_VGG.items()
+        for kind in ("weight", "bias")
+    }
+    if part in BACKBONES and all(theirs in state for theirs in vgg.values()):
+        return {ours: state[theirs] for ours, theirs in vgg.items()}
     if part == "sife":
         rrdb = from_published(state, "rrdb").state_dict()
         return {name: value for name, value in rrdb.items() if not name.startswith(ESRGAN_UPSAMPLING)}
-    raise UserError(f"init: these weights have no part {part}.")
+    vgg_or = "torchvision, a VGG under torchvision's names, or " if part in BACKBONES else ""
+    raise UserError(f"init: these weights have no part {part}; give {vgg_or}those of an FRFSR that has it.")
 
 
 def load_part(model: nn.Module, part: str, weights: str) -> str:

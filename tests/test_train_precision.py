@@ -1,4 +1,4 @@
-"""fp16: refused on a CPU; its loss scaling, tried with PyTorch's scaler for CPUs, which accelerate leaves unused."""
+"""bf16, and fp16: refused on a CPU, but tried here with PyTorch's scaler for CPUs, which accelerate leaves unused."""
 
 import json
 from pathlib import Path
@@ -75,6 +75,14 @@ def test_fp16_on_a_cpu_stops_before_anything_is_written(module, config, training
     assert "mixed_precision=fp16 needs a GPU: on a CPU give bf16 or no" in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("critic", "tolerance"), [("wgan", 0.02), ("published", 0.1)])  # BatchNorm over two images
+def test_bfloat16_gives_the_losses_of_32_bits(train_all, critic, tolerance):
+    whole, half = (train_all(precision, "steps=2", f"critic={critic}") for precision in ("no", "bf16"))
+    for name in ("l1", "perceptual", "adversarial", "critic"):
+        assert logged(half, name) == pytest.approx(logged(whole, name), rel=tolerance)
+    assert logged(half, "l1") != logged(whole, "l1")
 
 
 def test_gradients_are_unscaled_once_before_they_are_clipped(train_all):

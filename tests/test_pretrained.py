@@ -1,0 +1,82 @@
+"""Pretrained weights from wherever they may lie, and what is said when they are not there."""
+
+import hashlib
+import re
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+
+from frfsr import FRFSR, FRFSRConfig
+from frfsr.errors import UserError
+from frfsr.model import PACKAGED_WEIGHTS
+from frfsr.recipes import pretrained
+from frfsr.recipes.pretrained import load_part, read
+
+
+@pytest.fixture
+def paper() -> FRFSR:
+    """The paper's encoders and pyramid, and little else."""
+    return FRFSR(FRFSRConfig.paper(sife=False, blocks=(0, 0, 0), dynamic_blocks=(0, 0, 0), shared_encoder=False))
+
+
+@pytest.mark.parametrize("part", ["encoder", "reference_encoder", "pyramid"])
+def test_vgg_under_torchvisions_names(paper, vgg16, part):
+    assert load_part(paper, part, str(vgg16)) == hashlib.sha256(vgg16.read_bytes()).hexdigest()
+    assert torch.equal(paper.get_parameter(f"{part}.conv2_2.bias"), load_file(vgg16)["features.7.bias"])
+
+
+def test_torchvisions_file_is_downloaded_once(vgg16, tmp_path, monkeypatch):
+    downloads = []
+
+    def download(url: str, file: str, hash_prefix: str) -> None:
+        downloads.append((url, hash_prefix))
+        torch.save(load_file(vgg16), file)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    for _ in range(2):
+        assert read("torchvision", "init encoder", "vgg16").state.keys() == load_file(vgg16).keys()
+    assert downloads == [("https://download.pytorch.org/models/vgg16-397923af.pth", "397923af")]
+
+
+def test_without_a_network_the_file_to_get_is_named(tmp_path, monkeypatch):
+    def download(*_) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    with pytest.raises(UserError, match=re.escape(pretrained.TORCHVISION["vgg19"])):
+        read("torchvision", "perceptual_weights", "vgg19")
+
+
+def test_hub_id(vgg16, monkeypatch):
+    monkeypatch.setattr(
+        pretrained, "hf_hub_download", lambda name, file: {("someone/vgg", "model.safetensors"): vgg16}[name, file]
+    )
+    assert read("someone/vgg", "init encoder").state.keys() == load_file(vgg16).keys()
+
+
+def test_an_unreachable_hub_id_is_a_user_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="init encoder: no usable weights at 'someone/vgg'") as caught:
+        read("someone/vgg", "init encoder")
+    assert "\n" not in str(caught.value)
+
+
+def test_packaged_name():
+    model = FRFSR(FRFSRConfig.tiny())
+    load_part(model, "encoder", "frfsr-tiny")
+    packaged = load_file(PACKAGED_WEIGHTS / "frfsr-tiny" / "model.safetensors")
+    assert torch.equal(model.encoder.conv1_1.weight, packaged["encoder.conv1_1.weight"])
+
+
+def test_another_network_than_vgg_is_a_user_error(paper, tmp_path: Path):
+    file = tmp_path / "alexnet.safetensors"
+    save_file({"features.0.weight": torch.zeros(64, 3, 11, 11), "features.3.weight": torch.zeros(192, 64, 5, 5)}, file)
+    with pytest.raises(UserError, match="no part encoder; give torchvision, a VGG under torchvision's names"):
+        load_part(paper, "encoder", str(file))
