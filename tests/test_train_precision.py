@@ -77,11 +77,10 @@ def test_fp16_on_a_cpu_stops_before_anything_is_written(module, config, training
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("critic", "tolerance"), [("wgan", 0.02), ("published", 0.1)])  # BatchNorm over two images
-def test_bfloat16_gives_the_losses_of_32_bits(train_all, critic, tolerance):
-    whole, half = (train_all(precision, "steps=2", f"critic={critic}") for precision in ("no", "bf16"))
+def test_bfloat16_gives_the_losses_of_32_bits(train_all):
+    whole, half = (train_all(precision, "steps=2") for precision in ("no", "bf16"))
     for name in ("l1", "perceptual", "adversarial", "critic"):
-        assert logged(half, name) == pytest.approx(logged(whole, name), rel=tolerance)
+        assert logged(half, name) == pytest.approx(logged(whole, name), rel=0.02)
     assert logged(half, "l1") != logged(whole, "l1")
 
 

@@ -151,10 +151,10 @@ def test_sife_and_rec(student, sife, rec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("reuse", "steps"), [(True, 20), (False, 5)])
-def test_all_losses(pairs, rec, vgg16, tmp_path, reuse, steps):
-    settings = [*IMAGES, *all_stage(rec, vgg16), f"model.reuse={str(reuse).lower()}", f"steps={steps}"]
-    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "all", *settings) == 0
+@pytest.mark.parametrize(("reuse", "critic", "steps"), [(True, "wgan", 20), (False, "published", 5)])
+def test_all_losses(pairs, rec, vgg16, tmp_path, reuse, critic, steps):
+    changes = [f"model.reuse={str(reuse).lower()}", f"critic={critic}", f"steps={steps}"]
+    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "all", *IMAGES, *all_stage(rec, vgg16), *changes) == 0
     assert_trained(tmp_path / "all", "critic", steps)
     assert len(logged(tmp_path / "all", "perceptual")) == steps
     before, after = weights(rec), weights(tmp_path / "all")
