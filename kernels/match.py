@@ -88,10 +88,10 @@ def _sum(terms: list[Tensor], out: Tensor) -> None:
         out += term
 
 
-def _similarities(query: Tensor, key: Tensor, key_scale: Tensor) -> Iterator[Tensor]:
-    """For each row of query patches its similarities to a block of key patches, (w, key patches), until the next one.
+def _patch_products(query: Tensor, key: Tensor, patch_size: int) -> Iterator[Tensor]:
+    """For each row of query patches its inner products with the key's patches, (w, y', x'), until the next one.
 
-    query (H, W, C), key (h, w, C), key_scale (h - p + 1, w - p + 1).
+    query (H, W, C), key (h, w, C).
 
     The inner product of two patches is the sum of the inner products of their pixels. So pixels are multiplied once,
     a ninth of the work of multiplying patches, and the product is summed along its diagonal: over x inside the product
@@ -99,32 +99,24 @@ def _similarities(query: Tensor, key: Tensor, key_scale: Tensor) -> Iterator[Ten
     constant stride; sums that run over the end of a row are garbage, and fall off when patches are cut out.
     """
     rows, columns, _ = key.shape
-    patch_size = rows - key_scale.shape[0] + 1
-    width = query.shape[1] - patch_size + 1
+    border = patch_size - 1
     keys = rearrange(key, "h w c -> c (h w)")
     size, diagonal = query.shape[1] * keys.shape[1], keys.shape[1] + 1
-    row_sums, sums = size - (patch_size - 1) * diagonal, size - (patch_size - 1) * (diagonal + columns)
+    row_sums, sums = size - border * diagonal, size - border * (diagonal + columns)
 
     products = query.new_empty(size)
     window = query.new_zeros(patch_size, size)  # the last row sums, used in turn
     total = query.new_zeros(size)
-    patches = rearrange(total, "(x v u) -> x v u", v=rows, u=columns)
-    patches = patches[:width, : key_scale.shape[0], : key_scale.shape[1]]
-    similarity = query.new_empty(patches.shape)
-    unusable = key_scale == 0
-    any_unusable = bool(unusable.any())
+    lines = rearrange(total, "(x v u) -> x (v u)", v=rows, u=columns)[: query.shape[1] - border]
+    patches = rearrange(lines, "x (v u) -> x v u", u=columns)[:, : rows - border, : columns - border]
     for y in range(query.shape[0]):
         torch.mm(query[y], keys, out=products.view(query.shape[1], -1))
         _sum([products[x * diagonal :][:row_sums] for x in range(patch_size)], out=window[y % patch_size, :row_sums])
-        top = y - patch_size + 1
+        top = y - border
         if top < 0:
             continue
-        lines = [window[(top + i) % patch_size, i * columns :][:sums] for i in range(patch_size)]
-        _sum(lines, out=total[:sums])
-        torch.mul(patches, key_scale, out=similarity)
-        if any_unusable:
-            similarity.masked_fill_(unusable, -torch.inf)
-        yield similarity.flatten(1)
+        _sum([window[(top + i) % patch_size, i * columns :][:sums] for i in range(patch_size)], out=total[:sums])
+        yield lines, patches
 
 
 def patch_argmax_blocked(query: Tensor, key: Tensor, patch_size: int = 3) -> tuple[Tensor, Tensor]:
@@ -144,12 +136,19 @@ def patch_argmax_blocked(query: Tensor, key: Tensor, patch_size: int = 3) -> tup
         for b, row, column in product(range(query.shape[0]), _starts(height, rows), _starts(width, columns)):
             block = keys[b, row : row + rows + border, column : column + columns + border]
             scale = key_scale[b, row : row + rows, column : column + columns]
-            for y, similarity in enumerate(_similarities(queries[b], block, scale)):
-                # Few blocks improve a query, and a maximum without its index is several times as fast.
-                candidates = (similarity.amax(dim=1) >= best[b, y]).nonzero()[:, 0]
+            unusable = scale == 0
+            if unusable.all():
+                continue
+            usable = scale[~unusable]
+            extremes = torch.stack([usable.min(), usable.max()])
+            for y, (lines, patches) in enumerate(_patch_products(queries[b], block, patch_size)):
+                # Few blocks improve a query: only where a bound on the score allows it are scores and places computed.
+                bound = (lines.amax(dim=1, keepdim=True) * extremes).amax(dim=1)
+                candidates = (bound >= best[b, y]).nonzero()[:, 0]
                 if not len(candidates):
                     continue
-                score, place = similarity[candidates].max(dim=1)
+                similarity = (patches[candidates] * scale).masked_fill_(unusable, -torch.inf)
+                score, place = similarity.flatten(1).max(dim=1)
                 place = (row + place // columns) * width + column + place % columns
                 before, before_index = best[b, y, candidates], index[b, y, candidates]
                 better = (score > before) | ((score == before) & (place < before_index))
