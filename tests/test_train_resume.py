@@ -48,7 +48,7 @@ def start(module: ModuleType, arguments: list[str]) -> multiprocessing.Process:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "kills", "steps"), [("student", 2, 6), ("rec", 10, 20), ("all", 3, 9)])
+@pytest.mark.parametrize(("stage", "kills", "steps"), [("student", 2, 6), ("rec", 10, 24), ("all", 3, 10)])
 def test_killed_at_random_steps_a_run_ends_in_the_same_weights(command, tmp_path, monkeypatch, stage, kills, steps):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     module = matching_recipe if stage == "student" else recipe
