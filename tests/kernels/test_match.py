@@ -192,6 +192,17 @@ def test_blocks_agree_with_the_definition(sides, channels, block, block_side, le
     torch.testing.assert_close(score[seen], torch.ones_like(score[seen]), atol=3e-5, rtol=0)
 
 
+@pytest.mark.parametrize("where", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_large_key_grids(where):
+    """512 x 384 patches: the query is a cut from the far corner and must be found there, to the pixel."""
+    if where == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    key = torch.randn(1, 8, 514, 386, generator=torch.Generator().manual_seed(0)).to(where)
+    _, index = patch_argmax(key[..., 505:514, 377:386], key)
+    row, column = torch.arange(505, 512), torch.arange(377, 384)
+    assert torch.equal(index[0].cpu(), row[:, None] * 384 + column)
+
+
 class Allocations(TorchDispatchMode):
     """The largest tensor that any operator returns, in elements."""
 
