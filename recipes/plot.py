@@ -36,7 +36,8 @@ def plot(runs: Sequence[str], output: str, quantities: Sequence[str] = ()) -> No
     for axes, quantity in zip(figure.subplots(len(quantities), squeeze=False)[:, 0], quantities, strict=True):
         for run, log in logs.items():
             curve = sorted(log.get(quantity, {}).items())
-            axes.plot(*zip(*curve, strict=True) if curve else ([], []), label=run, linewidth=1)
+            marker = "o" if len(curve) == 1 else None  # a line of one point would not show
+            axes.plot(*zip(*curve, strict=True) if curve else ([], []), label=run, linewidth=1, marker=marker)
         axes.set(xlabel="step", ylabel=quantity)
         axes.grid(alpha=0.3)
     figure.axes[0].legend()
