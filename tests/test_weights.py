@@ -14,12 +14,14 @@ from frfsr.imageio import Photo
 from frfsr.inference import upscale_photo
 from frfsr.recipes.samples import to_tensor
 
-FOLDER = Path(frfsr.model.PACKAGED_WEIGHTS) / "frfsr-tiny"
+PACKAGED = ("frfsr-tiny", "frfsr-tiny-gan")
 
 
-def test_frfsr_tiny_is_small():
-    assert (FOLDER / "model.safetensors").stat().st_size <= 8_000_000
-    model = FRFSR.from_pretrained("frfsr-tiny")
+@pytest.mark.parametrize(("name", "megabytes"), [("frfsr-tiny", 8), ("frfsr-tiny-gan", 10)])
+def test_packaged_weights_are_small(name, megabytes):
+    file = Path(frfsr.model.PACKAGED_WEIGHTS, name, "model.safetensors")
+    assert file.stat().st_size <= megabytes * 1_000_000
+    model = FRFSR.from_pretrained(name)
     assert sum(parameter.numel() for parameter in model.parameters()) <= 2_500_000
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
@@ -31,10 +33,11 @@ def stereo_pair() -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(left[200:328, 300:460]), np.ascontiguousarray(right[180:348, 220:440])
 
 
-def test_frfsr_tiny_uses_its_reference(stereo_pair):
+@pytest.mark.parametrize("name", PACKAGED)
+def test_the_reference_is_used(stereo_pair, name):
     data = pytest.importorskip("skimage.data")
     truth, reference = stereo_pair
-    model = FRFSR.from_pretrained("frfsr-tiny").eval()
+    model = FRFSR.from_pretrained(name).eval()
     lr = downscale(truth)
     bicubic, unrelated, ours = (
         psnr_y(image, truth)
@@ -46,6 +49,30 @@ def test_frfsr_tiny_uses_its_reference(stereo_pair):
     )
     assert ours > unrelated + 0.1
     assert ours > bicubic + 1.0
+
+
+def test_frfsr_tiny_gan_goes_on_from_frfsr_tiny():
+    """Its first network is frfsr-tiny, frozen; its second one has learned something else."""
+    first, both = (FRFSR.from_pretrained(name).state_dict() for name in PACKAGED)
+    assert all(torch.equal(weight, both[name]) for name, weight in first.items())
+    second = {name: weight for name, weight in both.items() if name.startswith("reuse_aggregation.")}
+    assert first.keys() | second.keys() == both.keys()
+    assert not torch.equal(second["reuse_aggregation.tail.2.weight"], first["aggregation.tail.2.weight"])
+
+
+def test_frfsr_tiny_gan_is_sharper(stereo_pair):
+    """What the perceptual loss is for; LPIPS itself, which needs AlexNet, is in docs/runs."""
+    truth, reference = stereo_pair
+
+    def detail(image: np.ndarray) -> float:
+        grey = image.astype(np.float32).mean(2)
+        return float(np.abs(np.diff(grey, 2, axis=0)).mean() + np.abs(np.diff(grey, 2, axis=1)).mean())
+
+    plain, sharper = (
+        detail(upscale_photo(Photo(downscale(truth)), [Photo(reference)], FRFSR.from_pretrained(name).eval()).pixels)
+        for name in PACKAGED
+    )
+    assert plain < sharper < 1.1 * detail(truth)
 
 
 def test_without_a_reference_frfsr_tiny_is_as_good_as_its_base_image(stereo_pair):
