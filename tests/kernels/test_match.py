@@ -110,12 +110,15 @@ def test_published_ties(device):
 
 
 @pytest.mark.parametrize("size", [(3, 300), (35, 6), (20, 40)])
-def test_equal_patches_lose_to_the_first(device, size, monkeypatch):
+def test_equal_patches_lose_to_the_first(device, size, monkeypatch, request):
     """Copies lie in other blocks and tiles than the original, and still tie exactly."""
     monkeypatch.setattr(match, "BLOCK_ELEMENTS", 700)
     monkeypatch.setattr(match, "BLOCK_SIDE", 4)
     generator = torch.Generator().manual_seed(0)
     tile = torch.randn(1, 6, 5, 5, generator=generator)
+    if "interpret" in request.node.callspec.id:
+        # On some processors NumPy's products, which stand in for the tensor cores, round equal columns unequally.
+        tile = (8 * tile).round()
     key = tile.repeat(1, 1, 8, 60)[:, :, : size[0], : size[1]].to(device)
     index = patch_argmax(key[..., :5, :9], key)[1].cpu()
     row, column = index // (size[1] - 2), index % (size[1] - 2)
