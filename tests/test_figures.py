@@ -223,7 +223,8 @@ def test_report_in_a_browser(tmp_path: Path) -> None:
     for value in ("50", "25"):
         (tmp_path / "page.html").write_text(re.sub(r'value="\d+"', f'value="{value}"', page))
         shot = tmp_path / f"{value}.png"
-        options = ["--no-sandbox", "--disable-gpu", "--window-size=800,400", f"--screenshot={shot}"]
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        options += ["--window-size=800,400", f"--user-data-dir={tmp_path}/profile", f"--screenshot={shot}"]
         subprocess.run(
             [browser, *options, f"file://{tmp_path}/page.html"], check=True, capture_output=True, timeout=120
         )
