@@ -81,7 +81,11 @@ def refine(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tensor:
     position = rearrange(flow, "b h w xy -> b (h w) xy") + torch.stack(
         torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy"), -1
     ).to(flow).flatten(0, 1)
-    span = torch.arange(-margin - radius, BLOCK - margin + radius, device=flow.device)
+    # Around the key so much that every window of a position inside it is whole.
+    before, after = margin + radius, BLOCK - margin + radius
+    key = F.pad(key, (before, after, before, after), mode="replicate")
+    variance = F.avg_pool2d(key.square(), BLOCK, 1) - F.avg_pool2d(key, BLOCK, 1).square()
+    span = torch.arange(BLOCK + 2 * radius, device=flow.device)
     step = torch.arange(-radius, radius + 1, device=flow.device)
     steps = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1).flatten(0, 1).flip(-1)
     penalty = 1e-4 * steps.float().norm(dim=1)
@@ -90,14 +94,12 @@ def refine(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tensor:
         for chunk in range(0, height * width, QUERIES_AT_ONCE):
             block = blocks[b, chunk : chunk + QUERIES_AT_ONCE]
             at = 4 * position[b, chunk : chunk + QUERIES_AT_ONCE].round().long()
-            row = (at[:, 1:] + span).clamp(0, key.shape[-2] - 1)
-            column = (at[:, :1] + span).clamp(0, key.shape[-1] - 1)
+            column, row = (rearrange(at, "n xy -> xy n 1") + span).unbind()
             window = key[b, 0, row[:, :, None], column[:, None]]
+            spread = variance[b, 0, row[:, : len(step), None], column[:, None, : len(step)]]
             with torch.autocast(window.device.type, enabled=False):
                 product = F.conv2d(window[None], block[:, None], groups=len(block))[0]
-            mean = F.avg_pool2d(window, BLOCK, 1)
-            variance = F.avg_pool2d(window.square(), BLOCK, 1) - mean.square()
-            score = rearrange(product * variance.clamp_min(1e-8).rsqrt(), "n i j -> n (i j)")
+            score = rearrange(product * spread.clamp_min(1e-8).rsqrt(), "n i j -> n (i j)")
             norm = block.square().mean((1, 2)).clamp_min(1e-8).sqrt()[:, None] * BLOCK**2
             refined.append(steps[(score / norm - penalty).argmax(1)])
     return flow + rearrange(torch.cat(refined).to(flow) / 4, "(b h w) xy -> b h w xy", b=batch, h=height)
