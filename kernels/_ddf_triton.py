@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from frfsr.kernels._dispatch import memory_format
+from frfsr.kernels._dispatch import memory_format, on_device_of_first
 
 # Channels and pixels of a program, long in the direction in which memory runs; and its warps.
 CHANNELS_LAST_BLOCK = (64, 16, 4)
@@ -168,6 +168,7 @@ def filter_gradient_kernel(
     )
 
 
+@on_device_of_first
 def filter_pixels(
     x: Tensor,
     channel: Tensor,
@@ -206,6 +207,7 @@ def filter_pixels(
     return out
 
 
+@on_device_of_first
 def filter_gradients(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) -> tuple[Tensor, Tensor]:
     """Launch :func:`filter_gradient_kernel`: gradients of ``channel`` and ``spatial``."""
     layout = memory_format(x)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from frfsr.kernels._deform_sampling import corner_pixel, sample_taps, tap_positions, weight_slots
 from frfsr.kernels._deform_triton import TAPS, operands_of
+from frfsr.kernels._dispatch import on_device_of_first
 
 PROGRAMS = 1024  # of the weights' gradient: several for each multiprocessor of a large GPU
 
@@ -180,6 +181,7 @@ def weight_gradient_kernel(
     tl.store(partial + slots, total, mask=real)
 
 
+@on_device_of_first
 def deform_conv_backward_triton(
     grad: Tensor,
     x: Tensor,

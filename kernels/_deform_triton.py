@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from frfsr.kernels._deform_sampling import sample_taps, tap_positions, weight_slots
+from frfsr.kernels._dispatch import on_device_of_first
 
 TAPS = 9
 STAGES = 1  # gathers do not pipeline: prefetching them only costs registers
@@ -165,6 +166,7 @@ def operands_of(
     )
 
 
+@on_device_of_first
 def deform_conv_triton(
     x: Tensor,
     offset: Tensor,

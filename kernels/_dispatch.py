@@ -3,6 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
+from functools import wraps
 
 import torch
 
@@ -28,6 +29,20 @@ def use_triton(tensor: torch.Tensor) -> bool:
 def use_plain(tensor: torch.Tensor) -> bool:
     """Whether the readable reference serves this tensor: it is asked for, or the device has nothing better."""
     return use_reference() or not (use_triton(tensor) or tensor.device.type == "cpu")
+
+
+def on_device_of_first(launch: Callable) -> Callable:
+    """Make the device of the first argument, a tensor, the current one while ``launch`` runs.
+
+    Triton launches on the current device, which would hand the tensors of a second GPU to the first.
+    """
+
+    @wraps(launch)
+    def guarded(tensor: torch.Tensor, *args, **kwargs):
+        with torch.cuda.device_of(tensor):  # does nothing for a tensor on the CPU
+            return launch(tensor, *args, **kwargs)
+
+    return guarded
 
 
 def reference_gradients(

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from frfsr.kernels._dispatch import on_device_of_first
 from frfsr.kernels.match import finish, prepare
 
 PATCH = 3
@@ -123,6 +124,7 @@ def _is_hopper(device: torch.device) -> bool:
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device)[0] == 9
 
 
+@on_device_of_first
 def patch_argmax_triton(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`frfsr.kernels.patch_argmax` for 3x3 patches."""
     tf32 = query.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"

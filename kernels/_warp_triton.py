@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from frfsr.kernels._dispatch import memory_format
+from frfsr.kernels._dispatch import memory_format, on_device_of_first
 
 CHANNELS_LAST_BLOCK = (64, 16)  # (channels, pixels): rows of channels are what lies together in memory
 CONTIGUOUS_BLOCK = (8, 128)  # twice as many pixels spill in the backward kernel under triton 3.8
@@ -132,6 +132,7 @@ def _grid_and_block(feature: Tensor, flow: Tensor) -> tuple[tuple[int, int, int]
     return grid, {"CHANNELS_LAST": channels_last, "BLOCK_C": block_channels, "BLOCK_P": block_pixels}
 
 
+@on_device_of_first
 def flow_warp_triton(feature: Tensor, flow: Tensor, out: Tensor) -> Tensor:
     """:func:`frfsr.kernels.flow_warp` into ``out``, whose memory format is the one of ``feature``."""
     feature, flow = feature.contiguous(memory_format=memory_format(feature)), flow.contiguous()
@@ -142,6 +143,7 @@ def flow_warp_triton(feature: Tensor, flow: Tensor, out: Tensor) -> Tensor:
     return out
 
 
+@on_device_of_first
 def flow_warp_backward_triton(grad: Tensor, feature: Tensor, flow: Tensor, needs_flow: bool) -> tuple[Tensor, Tensor]:
     """Gradients of :func:`frfsr.kernels.flow_warp` by feature and, if needed, by flow (else an empty tensor)."""
     order = memory_format(feature)

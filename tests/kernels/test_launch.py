@@ -1,0 +1,105 @@
+"""The code that launches the Triton kernels, on tensors that only claim to be on a GPU: a second one.
+
+The interpreter runs everything on the CPU, where a buffer left there, or a launch on another GPU, would not show.
+"""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from frfsr import FRFSR, FRFSRConfig
+
+SECOND = torch.device("cuda:1")
+
+
+def gpu(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    image = torch.empty(shape, dtype=dtype, device=SECOND)
+    return image.to(memory_format=torch.channels_last) if image.dim() == 4 else image
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Kernels in place of being run: their names, once their tensors are found on the device they would run on."""
+    jit = pytest.importorskip("triton.runtime.jit")
+    names, current = [], [torch.device("cuda:0")]
+
+    @contextmanager
+    def device_of(tensor: torch.Tensor):
+        current.append(tensor.device)
+        yield
+        current.pop()
+
+    def run(kernel, *args, grid: tuple[int, ...], **_) -> None:
+        assert all(number > 0 for number in grid)
+        assert {arg.device for arg in args if isinstance(arg, torch.Tensor)} == {current[-1]}
+        names.append(kernel.fn.__name__)
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(jit.JITFunction, "run", run)
+    return names
+
+
+def match() -> tuple[torch.Tensor, ...]:
+    from frfsr.kernels._match_triton import patch_argmax_triton
+
+    return patch_argmax_triton(gpu(2, 24, 9, 7), gpu(2, 24, 5, 11))
+
+
+def warp() -> tuple[torch.Tensor, ...]:
+    from frfsr.kernels._warp_triton import flow_warp_backward_triton, flow_warp_triton
+
+    feature, flow, out = gpu(2, 8, 5, 6), gpu(2, 4, 3, 2, dtype=torch.float32), gpu(2, 8, 4, 3)
+    return flow_warp_triton(feature, flow, out), *flow_warp_backward_triton(out, feature, flow, True)
+
+
+def dynamic_filter() -> tuple[torch.Tensor, ...]:
+    from frfsr.kernels._ddf_triton import filter_gradients, filter_pixels
+
+    x, channel, spatial = gpu(2, 8, 5, 6), gpu(2, 8, 3, 3), gpu(2, 9, 5, 6)
+    return filter_pixels(x, channel, spatial, gpu(9), gpu(9)), *filter_gradients(x, x, channel, spatial)
+
+
+def deform_conv() -> tuple[torch.Tensor, ...]:
+    from frfsr.kernels._deform_backward_triton import deform_conv_backward_triton
+    from frfsr.kernels._deform_triton import deform_conv_triton
+
+    inputs = gpu(2, 8, 5, 6), gpu(2, 36, 8, 12), gpu(2, 18, 8, 12), gpu(4, 8, 3, 3)
+    flow = gpu(2, 2, 3, 2, dtype=torch.float32)
+    out = deform_conv_triton(*inputs, gpu(4), flow, 4, "valid")
+    return out, *deform_conv_backward_triton(gpu(2, 4, 8, 12), *inputs, flow, 4, "valid")
+
+
+@pytest.mark.parametrize(
+    ("operation", "kernels"),
+    [
+        (match, ["match_kernel"]),
+        (warp, ["warp_kernel", "warp_backward_kernel"]),
+        (dynamic_filter, ["filter_kernel", "filter_gradient_kernel"]),
+        (deform_conv, ["forward_kernel", "data_gradient_kernel", "weight_gradient_kernel"]),
+    ],
+)
+def test_kernels_run_where_their_tensors_are(
+    launches: list[str], operation: Callable[[], tuple[torch.Tensor, ...]], kernels: list[str]
+) -> None:
+    with FakeTensorMode():
+        results = operation()
+    assert launches == kernels
+    assert {result.device for result in results} == {SECOND}
+
+
+@pytest.mark.parametrize("config", [FRFSRConfig.paper(), FRFSRConfig.published(reuse=True)], ids=["paper", "published"])
+def test_network_never_waits_for_the_gpu(config: FRFSRConfig) -> None:
+    """Fake tensors have no values: reading one back, which a CUDA graph cannot hold, raises. So do mixed devices."""
+    with torch.device("meta"):
+        model = FRFSR(config).eval()
+    with FakeTensorMode(), torch.inference_mode():
+        for module in model.modules():
+            for own in (module._parameters, module._buffers):
+                own.update({name: gpu(*value.shape) for name, value in own.items() if value is not None})
+        result = model(gpu(1, 3, 21, 13), gpu(1, 3, 84, 52))
+    assert result.image.device == SECOND
+    assert result.image.shape == (1, 3, 84, 52)
