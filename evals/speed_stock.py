@@ -53,12 +53,13 @@ def _match_image(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
-    """Build the sampling grid in [-1, 1] and call grid_sample; (B, C, Hr, Wr), (B, H, W, 2)."""
+    """Build the sampling grid in [-1, 1] and call grid_sample; (B, C, Hr, Wr), (B, H, W, 2). In float32, as autocast
+    has it: a half number cannot address a pixel."""
     y, x = torch.meshgrid(torch.arange(flow.shape[1]), torch.arange(flow.shape[2]), indexing="ij")
     position = torch.stack([x, y], dim=-1).to(flow) + flow
     height, width = feature.shape[-2:]
     grid = 2 * position / flow.new_tensor([max(width - 1, 1), max(height - 1, 1)]) - 1
-    return F.grid_sample(feature, grid.to(feature.dtype), padding_mode="zeros", align_corners=True)
+    return F.grid_sample(feature.float(), grid, padding_mode="zeros", align_corners=True).to(feature.dtype)
 
 
 def dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor, norm: FilterNorm | None = None) -> Tensor:
@@ -87,7 +88,8 @@ def deform_conv(
 ) -> Tensor:
     """Build the nine pre-offsets of every pixel, repeat them over the groups, call torchvision.
 
-    x (B, C, H, W), offset (B, 2*9*G, H, W), mask (B, 9*G, H, W), flow (B, H/s, W/s, 2) as (x, y).
+    x (B, C, H, W), offset (B, 2*9*G, H, W), mask (B, 9*G, H, W), flow (B, H/s, W/s, 2) as (x, y). torchvision has no
+    bfloat16, and positions need more than half precision: like its own autocast, this computes in float32.
     """
     fine = rearrange(flow_scale * flow, "b h w d -> b d h w")
     fine = fine.repeat_interleave(flow_scale, dim=2).repeat_interleave(flow_scale, dim=3)
@@ -100,4 +102,5 @@ def deform_conv(
     taps = torch.stack([padded[:, :, y : y + height, x : x + width] for y, x in starts], dim=1)
     groups = mask.shape[1] // 9
     pre_offset = repeat(taps.flip(2), "b k d h w -> b (g k d) h w", g=groups)
-    return deform_conv2d(x, offset + pre_offset.to(offset.dtype), weight, bias, padding=1, mask=mask)
+    offset = offset.float() + pre_offset
+    return deform_conv2d(x.float(), offset, weight.float(), bias.float(), padding=1, mask=mask.float()).to(x.dtype)
