@@ -76,9 +76,11 @@ class ESA(nn.Module):
         self.conv4 = nn.Conv2d(reduced, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        f0 = self.conv1(x)
+        f0 = padded = self.conv1(x)
         height, width = x.shape[-2:]
-        padded = F.pad(f0, (0, max(15 - width, 0), 0, max(15 - height, 0)), mode="replicate")
+        bottom, right = max(15 - height, 0), max(15 - width, 0)
+        if bottom or right:
+            padded = F.pad(f0, (0, right, 0, bottom), mode="replicate")
         coarse = F.max_pool2d(self.conv2(padded), kernel_size=7, stride=3)
         coarse = self.conv3_(F.relu(self.conv3(F.relu(self.conv_max(coarse)))))
         f2 = F.interpolate(coarse, padded.shape[-2:], mode="bilinear", align_corners=False)[..., :height, :width]
