@@ -101,20 +101,16 @@ def test_bfloat16_is_close_to_float32(small_model) -> None:
     assert (low.image.float() - result.image).abs().mean() < 0.02
 
 
-@pytest.mark.parametrize("preset", ["paper", "published"])
-def test_aggregation_compiles_without_graph_breaks(preset) -> None:
+@pytest.mark.parametrize("preset", ["paper", "published", "tiny"])
+def test_network_compiles_without_graph_breaks(preset) -> None:
     model = random_model(getattr(FRFSRConfig, preset)(**SMALL))
-    captured = []
-
-    def keep(module, inputs) -> None:
-        captured.append(inputs[0])
-
-    handle = model.aggregation.register_forward_pre_hook(keep)
-    with torch.no_grad():
-        expected = model(photos(1, 3, 16, 18), photos(1, 3, 64, 72, seed=1)).features
-    handle.remove()
-    compiled = torch.compile(model.aggregation, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(captured[0]), expected, rtol=0, atol=1e-5)
+    inputs = photos(1, 3, 16, 18), photos(1, 3, 64, 72, seed=1)
+    with torch.inference_mode():
+        expected = model(*inputs)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(*inputs)
+    assert torch.equal(compiled.correspondence.index, expected.correspondence.index)
+    torch.testing.assert_close(compiled.features, expected.features, rtol=0, atol=1e-5)
+    torch.testing.assert_close(compiled.image, expected.image, rtol=0, atol=1e-5)
 
 
 def test_paper_preset_has_the_papers_size() -> None:

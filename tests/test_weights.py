@@ -11,7 +11,7 @@ from frfsr import FRFSR
 from frfsr.degrade import downscale, upscale_bicubic
 from frfsr.evals.metrics import psnr_y
 from frfsr.imageio import Photo
-from frfsr.inference import upscale_photo
+from frfsr.inference import load_model, upscale_photo
 from frfsr.recipes.samples import to_tensor
 
 PACKAGED = ("frfsr-tiny", "frfsr-tiny-gan")
@@ -84,13 +84,14 @@ def test_without_a_reference_frfsr_tiny_is_as_good_as_its_base_image(stereo_pair
     assert psnr_y(upscale_photo(Photo(lr), [], model).pixels, truth) > psnr_y(base, truth) - 0.05
 
 
-def test_bfloat16_costs_frfsr_tiny_no_quality(stereo_pair):
-    truth, reference = stereo_pair
-    model = FRFSR.from_pretrained("frfsr-tiny").eval()
-    inputs = to_tensor(downscale(truth))[None], to_tensor(reference)[None]
-    with torch.inference_mode():
-        exact = model(*inputs).image
-        with torch.autocast("cpu", torch.bfloat16):
-            rounded = model(*inputs).image
-    assert not torch.equal(exact, rounded)
-    assert abs(psnr_y(rounded.float(), truth) - psnr_y(exact, truth)) <= 0.02
+def test_bfloat16_costs_frfsr_tiny_no_quality():
+    """On a larger cut: in a small one a few pixels that find another match can be worth 0.1 dB either way."""
+    left, right, _ = pytest.importorskip("skimage.data").stereo_motorcycle()
+    truth, reference = (np.ascontiguousarray(image) for image in (left[100:356, 200:520], right[80:376, 120:580]))
+    photo = Photo(downscale(truth))
+    exact, cast = (
+        upscale_photo(photo, [Photo(reference)], load_model("frfsr-tiny", "cpu", dtype)).pixels
+        for dtype in ("float32", "bfloat16")
+    )
+    assert not np.array_equal(exact, cast)
+    assert abs(psnr_y(cast, truth) - psnr_y(exact, truth)) <= 0.02
