@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
 
@@ -26,7 +27,10 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: milliseconds (median), ratios, peak memory beyond what the inputs take in MiB."""
+    """A line of the table: milliseconds (median), ratios, peak memory beyond what the inputs take in MiB.
+
+    cold_ms: our cold start, the calls before those that are timed, with what is compiled then.
+    """
 
     device: str
     operation: str
@@ -41,6 +45,14 @@ class Row:
     times_floor: float | None = None
     memory_mib: float | None = None
     stock_memory_mib: float | None = None
+    cold_ms: float | None = None
+
+
+class Start(NamedTuple):
+    """Seconds before a function is timed, and MiB in use at a call's peak beyond those in use before, if known."""
+
+    seconds: float
+    memory: float | None
 
 
 def run(out: str | Path = "evals/results", device: str | None = None) -> int:
@@ -78,20 +90,20 @@ def _row(case: Case, **figures: float | None) -> Row:
 def measure(case: Case) -> Row:
     """Time one case in this process, all contestants in turn."""
     contest = case.build()
-    first = {name: _first_call(getattr(contest, name), case.device) for name in ("frfsr", "stock")}
-    memory = {name: peak for name, (_, peak) in first.items()}
+    first = {name: _start(getattr(contest, name), case.device) for name in ("frfsr", "stock")}
     if case.device == "cuda":
         seconds = _gpu_seconds(contest)
     else:
-        seconds = _cpu_seconds(contest, {name: duration for name, (duration, _) in first.items()})
+        seconds = _cpu_seconds(contest, {name: call.seconds for name, call in first.items()})
     ours, stock, floor = seconds["frfsr"], seconds["stock"], seconds.get("floor")
     return _row(
         case,
         **{f"{name}_ms": 1e3 * value for name, value in seconds.items()},
         times_stock=stock / ours,
         times_floor=floor / ours if floor else None,
-        memory_mib=memory["frfsr"],
-        stock_memory_mib=memory["stock"],
+        memory_mib=first["frfsr"].memory,
+        stock_memory_mib=first["stock"].memory,
+        cold_ms=1e3 * first["frfsr"].seconds,
     )
 
 
@@ -128,18 +140,21 @@ def _call(function: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def _first_call(function: Callable[[], object], device: str) -> tuple[float, float | None]:
-    """Seconds, and MiB in use at the peak of the call beyond those in use before, where the system tells."""
+def _start(function: Callable[[], object], device: str) -> Start:
     if device == "cuda":
-        function()  # compiles
+        start = time.perf_counter()
+        for _ in range(2):  # torch.compile records a CUDA graph in the second call
+            function()
         torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        return _call(function), (torch.cuda.max_memory_allocated() - before) / MEBIBYTE
+        function()  # once more: what compilation took is not the operation's memory
+        return Start(seconds, (torch.cuda.max_memory_allocated() - before) / MEBIBYTE)
     if not reset_peak_resident():
-        return _call(function), None
+        return Start(_call(function), None)
     before = resident("VmRSS")
-    return _call(function), peak_resident() - before
+    return Start(_call(function), peak_resident() - before)
 
 
 def machine(devices: list[str]) -> dict[str, str]:
@@ -201,7 +216,7 @@ def _cells(row: Row) -> list[str]:
 
 HEADINGS = [
     *("device", "operation", "size", "dtype", "must reach", "frfsr ms", "stock ms", "compiled stock ms", "floor ms"),
-    *("x stock", "x floor", "frfsr MiB", "stock MiB"),
+    *("x stock", "x floor", "frfsr MiB", "stock MiB", "cold start ms"),
 ]
 
 
@@ -218,6 +233,7 @@ def write(rows: list[Row], out: Path, facts: dict[str, str]) -> tuple[Path, Path
         "*Floor* is the bare product of the unfolded patches for patch_argmax, for the others a copy of as many bytes",
         "as go in and out.",
         "CPU rows are processor time, summed over threads. Memory is the peak beyond what was in use before the call.",
+        "Cold start: our first call (on a GPU the first two), with the compilation that no cache on the disk saves it.",
         "",
         *(f"- {key}: {value}" for key, value in facts.items()),
         "",
