@@ -296,7 +296,7 @@ CONFIGURATIONS = [  # target, dtype, TF32
 @pytest.mark.compile_only
 @pytest.mark.parametrize(("target", "dtype", "tf32"), CONFIGURATIONS)
 def test_compiles_without_spills_onto_tensor_cores(compile_kernel, target, dtype, tf32):
-    from frfsr.kernels._match_triton import match_kernel, tile_for
+    from frfsr.kernels._match_triton import copy_length, match_kernel, tile_for
 
     tile = tile_for(dtype, tf32, hopper=target == "sm_90")
     compiled = compile_kernel(
@@ -308,6 +308,7 @@ def test_compiles_without_spills_onto_tensor_cores(compile_kernel, target, dtype
             "QUERIES": tile.queries,
             "KEYS": tile.keys,
             "STEP": tile.channels,
+            "COPY": copy_length(dtype, hip=target == "gfx942"),
             "PRECISION": "tf32" if tf32 else "ieee",
         },
         tile.num_warps,
@@ -316,3 +317,6 @@ def test_compiles_without_spills_onto_tensor_cores(compile_kernel, target, dtype
     exact = dtype == torch.float32 and not tf32
     instruction = {"sm_80": r"mma\.sync", "sm_90": r"wgmma\.mma_async", "gfx942": r"v_mfma"}[target]
     assert (compiled.count(instruction) > 0) == (not exact or target == "gfx942")
+    if target != "gfx942":
+        assert compiled.count(r"cp\.async\.ca") > 0  # through L1
+        assert compiled.count(r"cp\.async\.cg") == 0
