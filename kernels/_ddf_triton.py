@@ -3,6 +3,7 @@
 import torch
 import triton
 import triton.language as tl
+from einops import rearrange
 from torch import Tensor
 
 from frfsr.kernels._dispatch import memory_format, on_device_of_first
@@ -39,7 +40,7 @@ def _tap_statistics(spatial, pixel, inside, pixels, TAPS: tl.constexpr):
 @triton.jit
 def filter_kernel(
     x,  # (B, C, H, W), contiguous or channels-last
-    channel,  # (B, C, k*k)
+    channel,  # (B, k*k, C)
     spatial,  # (B, k*k, H*W)
     scale,  # (k*k,) of the filter normalisation, read only with NORMALISE
     shift,  # (k*k,)
@@ -93,7 +94,7 @@ def filter_kernel(
         )
         if NORMALISE:
             pixel_filter = (pixel_filter - mean) / deviation * tl.load(scale + k) + tl.load(shift + k)
-        channel_filter = tl.load(channel + c * TAPS + k, mask=c < ALL_CHANNELS, other=0.0).to(tl.float32)
+        channel_filter = tl.load(channel + k * ALL_CHANNELS + c, mask=c < ALL_CHANNELS, other=0.0).to(tl.float32)
         total += values.to(tl.float32) * pixel_filter[:, None] * channel_filter[None, :]
     tl.store(
         out + _slot(pixel[:, None], c[None, :], pixels, ALL_CHANNELS, CHANNELS_LAST),
@@ -188,7 +189,7 @@ def filter_pixels(
     normalise = scale is not None
     filter_kernel[grid](
         x,
-        channel.contiguous(),
+        rearrange(channel, "b c i j -> b (i j) c").contiguous(),  # neighbouring channels in one load
         spatial.contiguous(),
         scale if normalise else x,  # a kernel argument must be a tensor, read or not
         shift if normalise else x,
