@@ -8,10 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from frfsr.kernels._dispatch import on_device_of_first
-from frfsr.kernels.match import finish, prepare
+from frfsr.kernels._match_prepare_triton import BORDER, LOWEST, patch_scales, prepare_triton, unpack
 
-PATCH = 3
-LOWEST = torch.iinfo(torch.int64).min
 MANY_PROGRAMS = 4096  # beyond this, long walks keep a GPU busy; below, shorter ones spread the work
 
 
@@ -141,29 +139,29 @@ def patch_argmax_triton(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     tile = tile_for(query.dtype, tf32, _is_hopper(query.device))
     batch, channels, query_rows, query_columns = query.shape
     key_rows, key_columns = key.shape[-2:]
-    query_tiles, key_tiles = triton.cdiv(query_columns - 2, tile.queries), triton.cdiv(key_columns - 2, tile.keys)
-    query_width, key_width = query_tiles * tile.queries + 2, key_tiles * tile.keys + 2
+    query_patches, key_patches = query_columns - BORDER, key_columns - BORDER
+    query_tiles, key_tiles = triton.cdiv(query_patches, tile.queries), triton.cdiv(key_patches, tile.keys)
+    query_width, key_width = query_tiles * tile.queries + BORDER, key_tiles * tile.keys + BORDER
     padded_channels = triton.cdiv(channels, tile.channels) * tile.channels
 
-    queries, query_scale = prepare(query, PATCH, query.dtype, query_width, padded_channels)
-    keys, key_scale = prepare(key, PATCH, query.dtype, key_width, padded_channels)
-    key_scale = torch.nn.functional.pad(key_scale, (0, key_width - key_columns))
-    best = torch.full_like(query_scale, LOWEST, dtype=torch.int64)
+    queries = prepare_triton(query, query_width, padded_channels)
+    keys = prepare_triton(key, key_width, padded_channels)
+    best = torch.full((batch, query_rows - BORDER, query_patches), LOWEST, dtype=torch.int64, device=query.device)
 
-    diagonals = query_rows + key_rows - 5  # those with at least one patch of each
-    walk = min(query_rows, key_rows) - 2
+    walk = min(query_rows, key_rows) - BORDER
+    diagonals = query_rows + key_rows - 2 * BORDER - 1  # those with at least one patch of each
     segment = 128 if batch * diagonals * query_tiles * key_tiles > MANY_PROGRAMS else 32
     match_kernel[(diagonals * triton.cdiv(walk, segment), query_tiles * key_tiles, batch)](
-        queries,
-        keys,
-        key_scale,
+        queries.pixels,
+        keys.pixels,
+        patch_scales(keys, key_width - BORDER),
         best,
         query_rows,
         key_rows,
         query_width,
         key_width,
-        query_columns - 2,
-        key_columns - 2,
+        query_patches,
+        key_patches,
         segment,
         CHANNELS=padded_channels,
         QUERIES=tile.queries,
@@ -174,6 +172,4 @@ def patch_argmax_triton(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         num_warps=tile.num_warps,
         num_stages=tile.num_stages,
     )
-    ordered = (best >> 32).to(torch.int32)
-    score = (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
-    return finish(score.where(best != LOWEST, -torch.inf), 0xFFFFFFFF - (best & 0xFFFFFFFF), query_scale)
+    return unpack(best, queries)

@@ -33,37 +33,27 @@ def patch_argmax_reference(query: Tensor, key: Tensor, patch_size: int = 3) -> t
     return rearrange(score, "b (h w) -> b h w", h=height, w=width), rearrange(index, "b (h w) -> b h w", h=height)
 
 
-def prepare(feature: Tensor, patch_size: int, dtype: torch.dtype, width: int, channels: int) -> tuple[Tensor, Tensor]:
-    """What every implementation needs of a feature map (B, C, H, W), at the cost of one copy of it.
+def prepare(feature: Tensor, patch_size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What the search needs of a feature map (B, C, H, W), at the cost of one copy of it.
 
-    Returns the pixels as (B, H, width, channels) in ``dtype``, padded with zeros, with non-finite pixels zeroed and
-    each image scaled by a power of two (exact) so that its squares stay in range; and 1 / (norm + epsilon) of every
-    patch, (B, H - patch_size + 1, W - patch_size + 1), which is 0 where the patch may not be matched.
+    Returns the pixels as (B, H, W, C) in ``dtype``, with non-finite pixels zeroed and each image scaled by a power of
+    two (exact) so that its squares stay in range; and 1 / (norm + epsilon) of every patch, (B, H - patch_size + 1,
+    W - patch_size + 1), which is 0 where the patch may not be matched.
     """
-    pixels = feature.new_zeros(feature.shape[0], feature.shape[2], width, channels, dtype=dtype)
-    pixels[:, :, : feature.shape[3], : feature.shape[1]] = rearrange(feature, "b c h w -> b h w c")
+    pixels = rearrange(feature, "b c h w -> b h w c").to(dtype, copy=True, memory_format=torch.contiguous_format)
     peak = torch.linalg.vector_norm(pixels, ord=torch.inf, dim=-1)
     finite = peak.isfinite()
-    exponent = torch.frexp(
-        peak.where(finite, 0).amax(dim=(1, 2)).to(torch.promote_types(dtype, torch.float32))
-    ).exponent
-    factor = torch.exp2(-exponent.clamp(-EXPONENT_LIMIT, EXPONENT_LIMIT).to(torch.promote_types(dtype, torch.float32)))
+    exponent = torch.frexp(peak.where(finite, 0).amax(dim=(1, 2))).exponent
+    factor = torch.exp2(-exponent.clamp(-EXPONENT_LIMIT, EXPONENT_LIMIT).to(dtype))
     pixels.masked_fill_(~finite[..., None], 0).mul_(factor[:, None, None, None])
-    norm = torch.linalg.vector_norm(pixels, dim=-1, dtype=factor.dtype)[:, :, : feature.shape[3]]
-    norm = _patch_sum(norm.square(), patch_size).sqrt()
-    usable = _patch_sum((~finite[:, :, : feature.shape[3]]).to(factor.dtype), patch_size) == 0
+    norm = _patch_sum(torch.linalg.vector_norm(pixels, dim=-1).square(), patch_size).sqrt()
+    usable = _patch_sum((~finite).to(dtype), patch_size) == 0
     scale = 1 / (norm + EPSILON * factor[:, None, None])
     return pixels, scale.where(usable, 0)
 
 
 def _patch_sum(image: Tensor, patch_size: int) -> Tensor:
     return image.unfold(1, patch_size, 1).unfold(2, patch_size, 1).sum(dim=(-2, -1))
-
-
-def finish(best: Tensor, index: Tensor, query_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Best key-normalised product (-inf if there was none) and its index -> score and index as documented."""
-    missing = (best == -torch.inf) | (query_scale == 0)
-    return (best * query_scale).float().masked_fill(missing, torch.nan), index.masked_fill(missing, 0)
 
 
 @contextmanager
@@ -125,8 +115,8 @@ def patch_argmax_blocked(query: Tensor, key: Tensor, patch_size: int = 3) -> tup
     Blocks overlap by a patch and all have the same size, so that equal patches get bit-equal scores wherever they lie.
     """
     compute, border = accumulator_dtype(query), patch_size - 1
-    queries, query_scale = prepare(query, patch_size, compute, query.shape[3], query.shape[1])
-    keys, key_scale = prepare(key, patch_size, compute, key.shape[3], key.shape[1])
+    queries, query_scale = prepare(query, patch_size, compute)
+    keys, key_scale = prepare(key, patch_size, compute)
     best = torch.full_like(query_scale, -torch.inf)
     index = torch.zeros_like(query_scale, dtype=torch.int64)
     height, width = key_scale.shape[1:]
@@ -154,7 +144,8 @@ def patch_argmax_blocked(query: Tensor, key: Tensor, patch_size: int = 3) -> tup
                 better = (score > before) | ((score == before) & (place < before_index))
                 best[b, y, candidates] = torch.where(better, score, before)
                 index[b, y, candidates] = torch.where(better, place, before_index)
-    return finish(best, index, query_scale)
+    missing = (best == -torch.inf) | (query_scale == 0)
+    return (best * query_scale).float().masked_fill(missing, torch.nan), index.masked_fill(missing, 0)
 
 
 def _even(size: int, most: int) -> int:

@@ -76,7 +76,7 @@ def deform_conv() -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize(
     ("operation", "kernels"),
     [
-        (match, ["match_kernel"]),
+        (match, [*2 * ["peak_kernel", "pack_kernel"], "scale_kernel", "match_kernel", "unpack_kernel"]),
         (warp, ["warp_kernel", "warp_backward_kernel"]),
         (dynamic_filter, ["filter_kernel", "filter_gradient_kernel"]),
         (deform_conv, ["forward_kernel", "data_gradient_kernel", "weight_gradient_kernel"]),

@@ -320,3 +320,22 @@ def test_compiles_without_spills_onto_tensor_cores(compile_kernel, target, dtype
     if target != "gfx942":
         assert compiled.count(r"cp\.async\.ca") > 0  # through L1
         assert compiled.count(r"cp\.async\.cg") == 0
+
+
+@pytest.mark.compile_only
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+def test_preparation_compiles_without_spills(compile_kernel, target, dtype):
+    from frfsr.kernels import _match_prepare_triton as prepare
+
+    images = {"feature": dtype, "energy": torch.float32, "peak": torch.int32}
+    sizes = {"CHANNELS": 256, "STEP": prepare.MOST_CHANNELS, "PIXELS": prepare.PIXELS}
+    limit = {"LIMIT": match.EXPONENT_LIMIT}
+    compile_kernel(prepare.peak_kernel, target, images, sizes)
+    packed = images | {"packed": dtype}
+    compile_kernel(prepare.pack_kernel, target, packed, sizes | limit | {"PACKED_CHANNELS": 256})
+    scalars = limit | {"EPS": EPSILON, "BLOCK": prepare.BLOCK}
+    patches = {"energy": torch.float32, "peak": torch.int32}
+    compile_kernel(prepare.scale_kernel, target, patches | {"scale": torch.float32}, scalars)
+    results = {"best": torch.int64, "score": torch.float32, "index": torch.int64}
+    compile_kernel(prepare.unpack_kernel, target, patches | results, scalars | {"LOWEST": prepare.LOWEST})
