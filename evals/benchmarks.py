@@ -104,8 +104,9 @@ class TestSet:
             ``true``: as its benchmark says: its own of the given level (CUFED5, WR-SR), a frozen random choice among
             its own (Sun80) or among the other images (Manga109), its LR enlarged by bicubic interpolation (sets
             without references);
-            ``all``: all its own at once; ``lr``: the enlarged LR; ``rotated``: what the next image has (its truth
-            where the set has no references), which shows something else;
+            ``all``: all its own at once; ``lr``: the enlarged LR; ``rotated``: what the image half the set further on
+            has (its truth where the set has no references), which shows something else. Not the next image: in WR-SR
+            the reference of one can be the very photo of its neighbour;
             ``easy``, ``medium``, ``hard``: the true one cut into 2x2, 4x4 or 8x8 patches in frozen random orders;
             ``cufedr``: a frozen random choice among the images of Urban100, Manga109 and Sun80.
         level: which of several own references, 1 for the most relevant.
@@ -191,7 +192,7 @@ class TestSet:
         if self.reference == "cufedr":
             key, position = load_manifests().cufedr[index % BENCHMARKS["cufed5"].count]
             return (self.pool[key].input(position % len(self.pool[key])),)
-        owner = (index + 1) % len(self) if self.reference == "rotated" else index
+        owner = (index + len(self) // 2) % len(self) if self.reference == "rotated" else index
         own = self.rows.select_columns("references")[owner]["references"]
         if own:
             return self._choose(own, owner)

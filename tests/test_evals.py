@@ -86,8 +86,11 @@ def test_own_references_at_their_own_size(wrsr: Path) -> None:
         np.testing.assert_array_equal(reference, picture(10 + n, 29, 33 + n))
 
 
-def test_rotated_references_are_the_next_image_s(wrsr: Path) -> None:
-    for n, references in zip((2, 3, 1), references_of(TestSet("wrsr", wrsr, "rotated")), strict=True):
+def test_rotated_references_come_from_half_the_set_further_on(wrsr: Path) -> None:
+    for n in (4, 5):
+        save(wrsr / "input" / f"{n:03}.png", picture(n))
+        save(wrsr / "ref" / f"{n:03}_ref.png", picture(10 + n, 29, 33 + n))
+    for n, references in zip((3, 4, 5, 1, 2), references_of(TestSet("wrsr", wrsr, "rotated")), strict=True):
         np.testing.assert_array_equal(references[0], picture(10 + n, 29, 33 + n))
 
 
