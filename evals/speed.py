@@ -59,18 +59,38 @@ def run(out: str | Path = "evals/results", device: str | None = None) -> int:
     """Time all cases of ``device`` ("cpu", "cuda"; None: all there are), print the table and write it to ``out``.
 
     The files are ``speed-<machine>.csv`` and ``.md``, one pair per machine, so that results of several lie together.
-    Cases of a device that is not there are listed as not run. Returns the exit code 0.
+    Cases of a device that is not there are listed as not run. A run that was interrupted goes on where it was, if the
+    commit and everything else that the figures depend on are the same. Returns the exit code 0.
 
     Raises ``UserError`` if ``device`` is unknown or not there.
     """
-    devices = measured_devices(device)
-    rows = []
-    for case in cases():
+    devices, every = measured_devices(device), cases()
+    facts = machine(devices)
+    rows = unfinished(_file(Path(out), facts, "csv"), facts, len(every))
+    for case in every[len(rows) :]:
         rows.append(measure(case) if case.device in devices else _row(case))
         print(" | ".join(_cells(rows[-1])), flush=True)
-        files = write(rows, Path(out), machine(devices))  # what is measured stays if a later case fails
+        files = write(rows, Path(out), facts)  # what is measured stays if a later case fails
     print("wrote", *files)
     return 0
+
+
+def unfinished(file: Path, facts: dict[str, str], count: int) -> list[Row]:
+    """The first rows of the ``count`` that an interrupted run left in ``file``, if measured under the same ``facts``.
+
+    The date may differ. A tree with edits, or one without a commit, is not known to be the same.
+    """
+    if not file.exists() or not re.fullmatch("[0-9a-f]+", facts["commit"]):
+        return []
+    with file.open(newline="") as lines:
+        found = list(csv.DictReader(lines))
+    if len(found) >= count or any(row.get(key) != facts[key] for row in found for key in facts.keys() - {"date"}):
+        return []
+    print(f"going on after {len(found)} rows of {file}")
+    return [
+        Row(*(row[f.name] if f.type is str else float(row[f.name]) if row[f.name] else None for f in fields(Row)))
+        for row in found
+    ]
 
 
 def measured_devices(device: str | None) -> list[str]:
@@ -164,15 +184,21 @@ def machine(devices: list[str]) -> dict[str, str]:
     if "cuda" in devices:
         facts["gpu"] = torch.cuda.get_device_name()
         facts["driver"] = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    root = Path(__file__).parents[1]
     return facts | {
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": _version("triton"),
-        "commit": _output("git", "-C", str(root), "rev-parse", "--short", "HEAD"),
+        "commit": _commit(Path(__file__).parents[1]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def _commit(root: Path) -> str:
+    """The commit, with "-dirty" if files have edits; results themselves do not count."""
+    commit = _output("git", "-C", str(root), "rev-parse", "--short", "HEAD")
+    changes = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)evals/results")
+    return f"{commit}-dirty" if commit != "unknown" and _output("git", "-C", str(root), *changes) else commit
 
 
 def file_name(facts: dict[str, str]) -> str:
@@ -200,9 +226,10 @@ def _processor() -> str:
 
 
 def _output(*command: str) -> str:
+    """The first line that a command prints, "unknown" if it fails."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
-    except (OSError, subprocess.CalledProcessError, IndexError):
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().partition("\n")[0]
+    except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
@@ -222,7 +249,6 @@ HEADINGS = [
 
 def write(rows: list[Row], out: Path, facts: dict[str, str]) -> tuple[Path, Path]:
     """``speed-<machine>.md`` and ``.csv`` in ``out``, each replaced as a whole; returns their paths."""
-    name = file_name(facts)
     out.mkdir(parents=True, exist_ok=True)
     table = [HEADINGS, ["---"] * len(HEADINGS), *map(_cells, rows)]
     lines = [
@@ -239,7 +265,7 @@ def write(rows: list[Row], out: Path, facts: dict[str, str]) -> tuple[Path, Path
         "",
         *("| " + " | ".join(cells) + " |" for cells in table),
     ]
-    markdown, spreadsheet = out / f"speed-{name}.md", out / f"speed-{name}.csv"
+    markdown, spreadsheet = (_file(out, facts, suffix) for suffix in ("md", "csv"))
     _replace(markdown, lambda file: file.write("\n".join(lines) + "\n"))
 
     def write_csv(file) -> None:
@@ -249,6 +275,10 @@ def write(rows: list[Row], out: Path, facts: dict[str, str]) -> tuple[Path, Path
 
     _replace(spreadsheet, write_csv)
     return markdown, spreadsheet
+
+
+def _file(out: Path, facts: dict[str, str], suffix: str) -> Path:
+    return out / f"speed-{file_name(facts)}.{suffix}"
 
 
 def _replace(path: Path, write_to: Callable) -> None:

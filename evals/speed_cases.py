@@ -177,17 +177,20 @@ def _deform_conv(device: str, dtype: torch.dtype, backward: bool) -> Contest:
     def stock(*inputs: Tensor) -> Tensor:
         return speed_stock.deform_conv(*inputs, flow=flow, flow_scale=4)
 
+    inputs, ours_inputs = [x, offset, mask, weight, bias], [*last, weight, bias]
     if backward:
         return Contest(
-            _with_backward(ours, [*last, weight, bias]), _with_backward(stock, [x, offset, mask, weight, bias])
+            _with_backward(ours, ours_inputs),
+            _with_backward(stock, inputs),
+            compiled=_with_backward(torch.compile(stock), inputs),
         )
-    return Contest(lambda: ours(*last, weight, bias), lambda: stock(x, offset, mask, weight, bias))
+    return Contest(lambda: ours(*ours_inputs), lambda: stock(*inputs), compiled=_compiled(stock, *inputs))
 
 
 def _model(device: str, dtype: torch.dtype, height: int, width: int, compiled: bool = False) -> Contest:
     """The same random weights on our kernels, and in plain PyTorch: contiguous, in float32 (on a GPU in ``dtype``).
 
-    compiled: ours goes through torch.compile, which on a GPU also records it as a CUDA graph.
+    compiled: ours goes through torch.compile, which on a GPU also records a CUDA graph; so does a second stock.
     """
     stock_dtype = torch.float32 if device == "cpu" else dtype
     torch.manual_seed(0)
@@ -198,15 +201,21 @@ def _model(device: str, dtype: torch.dtype, height: int, width: int, compiled: b
     model, plain = model.to(device, dtype), plain.to(device, stock_dtype)
     lr = torch.rand(1, 3, height, width, device=device)
     reference = torch.rand(1, 3, 4 * height, 4 * width, device=device)
-    network = torch.compile(model, mode="reduce-overhead", fullgraph=True) if compiled else model
 
-    @torch.inference_mode()
-    def ours() -> Tensor:
-        return network(lr.to(dtype), reference.to(dtype)).image
+    def run(network: Callable, dtype: torch.dtype) -> Callable[[], Tensor]:
+        @torch.inference_mode()
+        def call() -> Tensor:
+            return network(lr.to(dtype), reference.to(dtype)).image
 
-    @torch.inference_mode()
-    def stock() -> Tensor:
-        with speed_stock.plain_pytorch():
-            return plain(lr.to(stock_dtype), reference.to(stock_dtype)).image
+        return call
 
-    return Contest(ours, stock)
+    def in_plain_pytorch(network: Callable) -> Callable[[], Tensor]:
+        return speed_stock.plain_pytorch()(run(network, stock_dtype))
+
+    if not compiled:
+        return Contest(run(model, dtype), in_plain_pytorch(plain))
+    return Contest(run(_graph(model), dtype), in_plain_pytorch(plain), compiled=in_plain_pytorch(_graph(plain)))
+
+
+def _graph(model: FRFSR) -> Callable:
+    return torch.compile(model, mode="reduce-overhead", fullgraph=True)

@@ -55,8 +55,9 @@ def _match_image(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
 def flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
     """Build the sampling grid in [-1, 1] and call grid_sample; (B, C, Hr, Wr), (B, H, W, 2). In float32, as autocast
     has it: a half number cannot address a pixel."""
-    y, x = torch.meshgrid(torch.arange(flow.shape[1]), torch.arange(flow.shape[2]), indexing="ij")
-    position = torch.stack([x, y], dim=-1).to(flow) + flow
+    rows, columns = (torch.arange(size, device=flow.device) for size in flow.shape[1:3])
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    position = torch.stack([x, y], dim=-1) + flow
     height, width = feature.shape[-2:]
     grid = 2 * position / flow.new_tensor([max(width - 1, 1), max(height - 1, 1)]) - 1
     return F.grid_sample(feature.float(), grid, padding_mode="zeros", align_corners=True).to(feature.dtype)

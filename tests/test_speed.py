@@ -45,6 +45,41 @@ def test_table_lists_every_case(toy, monkeypatch, tmp_path, capsys):
     assert "not run" in capsys.readouterr().out
 
 
+def test_interrupted_table_goes_on(toy, monkeypatch, tmp_path, capsys):
+    chosen = [case for case in speed_cases.cases() if case.operation == "flow_warp"]
+    assert [case.device for case in chosen] == ["cpu", "cuda"]
+    monkeypatch.setattr(speed, "cases", lambda: chosen)
+    facts = {"cpu": "one", "commit": "abc1234", "date": "today"}
+    monkeypatch.setattr(speed, "machine", lambda devices: facts)
+    measured = []
+
+    def measure(case):
+        measured.append(case)
+        return speed.Row(case.device, case.operation, case.size, "float32", case.target, 1.5, 3.0, times_stock=2.0)
+
+    monkeypatch.setattr(speed, "measure", measure)
+
+    def run_with(**changes) -> int:
+        speed.write([measure(chosen[0])], tmp_path, facts | {"date": "yesterday"})
+        measured.clear()
+        facts.update(changes)
+        assert speed.run(tmp_path, "cpu") == 0
+        return len(measured)
+
+    assert run_with() == 0
+    (table,) = tmp_path.glob("speed-*.csv")
+    assert [(row["frfsr_ms"], row["floor_ms"]) for row in csv.DictReader(table.open())] == [("1.5", ""), ("", "")]
+    assert "going on after 1 rows" in capsys.readouterr().out
+    assert run_with(commit="def5678") == 1  # written at the commit before
+    assert run_with(commit="def5678-dirty") == 1
+    assert run_with() == 1  # edits may differ
+    facts["commit"] = "abc1234"
+    speed.write([measure(case) for case in chosen], tmp_path, facts)
+    measured.clear()
+    assert speed.run(tmp_path, "cpu") == 0
+    assert len(measured) == 1  # a finished table is made anew
+
+
 def test_unknown_device_is_refused(tmp_path):
     with pytest.raises(UserError, match="cpu or cuda"):
         speed.run(tmp_path, "tpu")
