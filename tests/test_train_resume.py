@@ -48,7 +48,7 @@ def start(module: ModuleType, arguments: list[str]) -> multiprocessing.Process:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "kills", "steps"), [("student", 2, 6), ("rec", 10, 24), ("all", 3, 10)])
+@pytest.mark.parametrize(("stage", "kills", "steps"), [("student", 2, 8), ("rec", 10, 24), ("all", 3, 10)])
 def test_killed_at_random_steps_a_run_ends_in_the_same_weights(command, tmp_path, monkeypatch, stage, kills, steps):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     module = matching_recipe if stage == "student" else recipe
@@ -57,8 +57,10 @@ def test_killed_at_random_steps_a_run_ends_in_the_same_weights(command, tmp_path
 
     taken: list[int] = []
     for _ in range(kills):
-        process, saved = start(module, command(stage, killed, f"steps={steps}")), latest_checkpoint(killed)
         goal = max(taken, default=0) + rng.randint(1, steps // kills)
+        if goal > steps - 2:
+            break  # on a busy machine the run could end before it is killed
+        process, saved = start(module, command(stage, killed, f"steps={steps}")), latest_checkpoint(killed)
         while process.is_alive() and max(steps_taken(killed), default=0) < goal:
             time.sleep(rng.uniform(0, 0.05))
         process.kill()
