@@ -24,7 +24,6 @@ PROBLEM = 2  # exit code for bad input, the same that argparse uses
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 for findings, 2 for bad input, 130 when interrupted."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its warnings about a wrong name would bury our one line
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch: large tensors in huge pages, see docs/kernels.md
     options = build_parser().parse_args(arguments)
     try:
         return options.run(options)
@@ -121,6 +120,7 @@ def run_upscale(options: argparse.Namespace) -> int:
     height, width = photo.pixels.shape[:2]
     check_output(options.output, 4 * height, 4 * width, photo.has_alpha)
 
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch: large tensors in huge pages, see docs/kernels.md
     from frfsr.inference import TILE, load_model, upscale_photo
 
     model = load_model(options.model, options.device, options.dtype)
