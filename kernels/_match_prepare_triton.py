@@ -28,12 +28,15 @@ def _power_of_two(peak, LIMIT: tl.constexpr):
 
 
 @triton.jit
-def _patch_scale(energy, row, column, width, inside, factor, EPS: tl.constexpr):
-    """1 / (norm + epsilon) of the patch at (row, column), 0 if it holds a number that is not finite."""
+def _patch_scale(energy, peak, batch, row, column, height, width, EPS: tl.constexpr, LIMIT: tl.constexpr):
+    """1 / (norm + epsilon) of the patch at (row, column); 0 outside and if it holds a number that is not finite."""
+    inside = (row < height - 2) & (column < width - 2)
+    energy += batch * height * width
     total = tl.zeros(row.shape, tl.float32)
     for k in tl.static_range(9):
         total += tl.load(energy + (row + k // 3).to(tl.int64) * width + column + k % 3, mask=inside, other=0.0)
-    return tl.where(inside & (total == total), 1 / (tl.sqrt_rn(total) + EPS * factor), 0.0)
+    scale = 1 / (tl.sqrt_rn(total) + EPS * _power_of_two(peak + batch, LIMIT))
+    return tl.where(inside & (total == total), scale, 0.0)
 
 
 @triton.jit
@@ -112,9 +115,7 @@ def scale_kernel(
     batch = tl.program_id(1).to(tl.int64)
     patch = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row, column = patch // scale_width, patch % scale_width
-    factor = _power_of_two(peak + batch, LIMIT)
-    inside = (row < height - 2) & (column < width - 2)
-    value = _patch_scale(energy + batch * height * width, row, column, width, inside, factor, EPS)
+    value = _patch_scale(energy, peak, batch, row, column, height, width, EPS, LIMIT)
     tl.store(scale + batch * (height - 2) * scale_width + patch, value, mask=row < height - 2)
 
 
@@ -137,8 +138,7 @@ def unpack_kernel(
     patch = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row, column = patch // (width - 2), patch % (width - 2)
     inside = row < height - 2
-    factor = _power_of_two(peak + batch, LIMIT)
-    scale = _patch_scale(energy + batch * height * width, row, column, width, inside, factor, EPS)
+    scale = _patch_scale(energy, peak, batch, row, column, height, width, EPS, LIMIT)
     slot = batch * (height - 2) * (width - 2) + patch
     packed = tl.load(best + slot, mask=inside, other=LOWEST)
     ordered = (packed >> 32).to(tl.int32)

@@ -78,6 +78,7 @@ def match_kernel(
 
     query += tile % query_tiles * QUERIES * CHANNELS
     key += tile // query_tiles * KEYS * CHANNELS
+    # What is said of their contiguity sets how much one load takes, see copy_length.
     query_offset = tl.max_contiguous(tl.arange(0, QUERIES)[:, None] * CHANNELS + tl.arange(0, STEP)[None, :], (1, COPY))
     key_offset = tl.max_contiguous(tl.arange(0, KEYS)[:, None] * CHANNELS + tl.arange(0, STEP)[None, :], (1, COPY))
     PARTS: tl.constexpr = CHANNELS // STEP
