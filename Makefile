@@ -21,7 +21,7 @@ lint: .venv/test.stamp
 gpu: .venv/test.stamp
 	$(BIN)/pytest -m gpu
 	$(BIN)/frfsr eval speed
-	$(BIN)/frfsr eval speed --train
+	$(BIN)/python recipes/speed_train.py
 
 # .venv/demo.stamp and .venv/test.stamp: the package is installed with the extra of that name.
 .venv/%.stamp: pyproject.toml

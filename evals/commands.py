@@ -69,7 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     speed = add_command(commands, "speed", run_speed, "time the kernels against stock PyTorch")
     speed.add_argument("--out", metavar="DIR", default="evals/results", help="folder for the tables (%(default)s)")
     speed.add_argument("--device", help="cpu, cuda, ...; default: all there are")
-    speed.add_argument("--train", action="store_true", help="time whole training runs instead of single operations")
 
 
 def add_command(
@@ -192,10 +191,10 @@ def run_figures(options: argparse.Namespace) -> int:
 
 
 def run_speed(options: argparse.Namespace) -> int:
-    """Times the kernels or the training; see `frfsr.evals.speed` and `frfsr.evals.speed_train`."""
-    from frfsr.evals import speed, speed_train
+    """Times the kernels; see `frfsr.evals.speed`."""
+    from frfsr.evals import speed
 
-    return (speed_train if options.train else speed).run(options.out, options.device)
+    return speed.run(options.out, options.device)
 
 
 def named_paths(entries: list[str]) -> dict[str, str]:

@@ -15,13 +15,13 @@ from typing import Any
 
 from accelerate import PartialState
 
-from frfsr.config import TrainingConfig
 from frfsr.errors import UserError
 from frfsr.evals.benchmarks import TestSet
 from frfsr.evals.cache import ScoreCache
 from frfsr.evals.evaluate import Evaluation, Protocol, evaluate
 from frfsr.evals.tables import Table, number, write_text
 from frfsr.evals.upscalers import load_upscaler
+from frfsr.recipes.config import TrainingConfig
 from frfsr.recipes.setup import load_config
 from frfsr.recipes.train import train
 

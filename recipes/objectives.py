@@ -6,11 +6,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from frfsr.config import TrainingConfig
-from frfsr.critic import Critic, adversarial_loss, critic_loss
 from frfsr.errors import UserError
-from frfsr.losses import PerceptualLoss
+from frfsr.recipes.config import TrainingConfig
+from frfsr.recipes.critic import Critic, adversarial_loss, critic_loss
 from frfsr.recipes.guard import Guard
+from frfsr.recipes.losses import PerceptualLoss
 from frfsr.recipes.pretrained import read
 
 Terms = dict[str, Tensor]

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from frfsr.config import MatchingConfig, TrainingConfig
+from frfsr.recipes.config import MatchingConfig, TrainingConfig
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict]:

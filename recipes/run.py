@@ -23,9 +23,9 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from frfsr.config import MatchingConfig, TrainingConfig
 from frfsr.errors import UserError
 from frfsr.evals.tables import write_text
+from frfsr.recipes.config import MatchingConfig, TrainingConfig
 
 SOURCES = "pretrained.json"
 PICTURED = 4  # samples that a validation draws, a row each

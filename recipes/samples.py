@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor
 
 from frfsr import degrade
-from frfsr.config import TrainingConfig
+from frfsr.recipes.config import TrainingConfig
 
 SHUFFLES = {"easy": 2, "medium": 4, "hard": 8}
 

@@ -7,10 +7,11 @@ import yaml
 from accelerate import Accelerator
 from datasets import Dataset, concatenate_datasets
 
-from frfsr.config import MatchingConfig, TrainingConfig, from_mapping
+from frfsr.config import from_mapping
 from frfsr.data import load_pairs
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
+from frfsr.recipes.config import MatchingConfig, TrainingConfig
 from frfsr.recipes.pretrained import load_part, submodule
 from frfsr.reuse import continue_from
 

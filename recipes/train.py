@@ -1,6 +1,6 @@
 """Train FRFSR: `accelerate launch recipes/train.py --config recipes/tiny_rec.yaml data=PAIRS out=RUN_FOLDER`.
 
-Every field of frfsr.config.TrainingConfig can be set in the yaml or as KEY=VALUE behind it, those of the model as
+Each field of TrainingConfig (recipes/config.py) can be set in the yaml or as KEY=VALUE behind it, those of the model as
 model.KEY=VALUE. The same command again resumes where the run stopped.
 """
 
@@ -12,10 +12,11 @@ from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwa
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from frfsr.config import TrainingConfig, model_config
+from frfsr.config import model_config
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
 from frfsr.recipes.average import Average
+from frfsr.recipes.config import TrainingConfig
 from frfsr.recipes.guard import Guard
 from frfsr.recipes.meter import Meter
 from frfsr.recipes.objectives import AllLosses, Reconstruction

@@ -1,9 +1,9 @@
 """Train the texture encoder: `accelerate launch recipes/train_matching.py --config recipes/tiny_student.yaml`.
 
 Teacher: two sharp views of a photo. Student: the LR image enlarged against the sharp view, also distilled from the
-teacher (C2-Matching's scheme, which the paper's texture encoder follows). Every field of frfsr.config.MatchingConfig
-can be set in the yaml or as KEY=VALUE. The same command again resumes. RUN/weights holds a whole model whose encoder
-is the trained one.
+teacher (C2-Matching's scheme, which the paper's texture encoder follows). Each field of MatchingConfig
+(recipes/config.py) can be set in the yaml or as KEY=VALUE. The same command again resumes. RUN/weights holds a whole
+model whose encoder is the trained one.
 """
 
 import sys
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from frfsr.config import MatchingConfig, model_config
+from frfsr.config import model_config
 from frfsr.errors import UserError
 from frfsr.kernels import flow_warp
-from frfsr.losses import contrastive_loss, distillation_loss, known_matches, matching_cross_entropy
 from frfsr.matching import correspond, enlarge_flow
 from frfsr.model import FRFSR
+from frfsr.recipes.config import MatchingConfig
 from frfsr.recipes.guard import Guard
+from frfsr.recipes.losses import contrastive_loss, distillation_loss, known_matches, matching_cross_entropy
 from frfsr.recipes.meter import Meter
 from frfsr.recipes.optim import rate_factor
 from frfsr.recipes.pretrained import load_part

@@ -6,8 +6,8 @@ from datasets import Dataset
 from torch import Tensor
 
 from frfsr import degrade
-from frfsr.config import MatchingConfig
-from frfsr.homography import random_homography, transform, warp
+from frfsr.recipes.config import MatchingConfig
+from frfsr.recipes.homography import random_homography, transform, warp
 from frfsr.recipes.samples import degraded, to_tensor
 
 

@@ -133,7 +133,7 @@ def training_pairs(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def vgg16(tmp_path_factory) -> Path:
     """VGG16 with random weights under torchvision's names."""
-    from frfsr.losses import vgg_features
+    from frfsr.recipes.losses import vgg_features
 
     file = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
     save_file({f"features.{name}": value for name, value in vgg_features("vgg16").state_dict().items()}, file)

@@ -11,9 +11,15 @@ from einops import repeat
 from safetensors.torch import load_file
 from torch import Tensor
 
-from frfsr.critic import Critic, adversarial_loss, critic_loss, gradient_penalty
-from frfsr.homography import random_homography, transform, warp
-from frfsr.losses import PerceptualLoss, contrastive_loss, distillation_loss, known_matches, matching_cross_entropy
+from frfsr.recipes.critic import Critic, adversarial_loss, critic_loss, gradient_penalty
+from frfsr.recipes.homography import random_homography, transform, warp
+from frfsr.recipes.losses import (
+    PerceptualLoss,
+    contrastive_loss,
+    distillation_loss,
+    known_matches,
+    matching_cross_entropy,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 FLOAT64 = dict(rtol=0, atol=2e-6)  # of the golden tensor's maximum

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 
 import frfsr.recipes.train as recipe
 from frfsr import degrade
-from frfsr.config import FRFSRConfig, TrainingConfig, model_config
+from frfsr.config import FRFSRConfig, model_config
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
 from frfsr.recipes.average import Average
+from frfsr.recipes.config import TrainingConfig
 from frfsr.recipes.optim import parameter_groups, rate_factor
 from frfsr.recipes.run import append
 from frfsr.recipes.samples import TrainingSamples, to_tensor

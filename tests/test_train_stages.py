@@ -12,7 +12,7 @@ import frfsr.recipes.guard as guard
 import frfsr.recipes.train as recipe
 import frfsr.recipes.train_matching as matching_recipe
 from frfsr import FRFSR
-from frfsr.config import TrainingConfig
+from frfsr.recipes.config import TrainingConfig
 from frfsr.recipes.samples import TrainingSamples
 from frfsr.recipes.setup import initialise
 

@@ -1,8 +1,11 @@
-"""``frfsr eval speed --train``: the recipes of stages rec and all on our kernels, and the same in plain PyTorch."""
+"""Time stages rec and all on our kernels, and the same in plain PyTorch: `python recipes/speed_train.py`."""
 
+import argparse
 import json
 import multiprocessing
+import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,13 +16,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from frfsr import FRFSR
-from frfsr.config import TrainingConfig, model_config
+from frfsr.config import model_config
+from frfsr.errors import UserError
 from frfsr.evals.speed import file_name, machine, measured_devices
 from frfsr.evals.speed_stock import plain_pytorch
 from frfsr.evals.tables import Table, number, write_text
-from frfsr.losses import vgg_features
+from frfsr.recipes.config import TrainingConfig
+from frfsr.recipes.losses import vgg_features
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parent
 TRAINED = (  # device, recipe, and steps: half of them to warm up
     ("cpu", "tiny_rec.yaml", 12),
     ("cpu", "tiny_all.yaml", 4),
@@ -124,3 +129,19 @@ def train_once(folder: Path, recipe: str, steps: int, device: str, precision: st
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in logged if "samples_per_s" in line][-1]
     return Throughput(last["samples_per_s"] / config.batch, last["data_wait"], last["peak_memory"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", metavar="DIR", default="evals/results", help="folder for the tables (%(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, ...; default: all there are")
+    options = parser.parse_args(arguments)
+    try:
+        return run(options.out, options.device)
+    except UserError as error:
+        print(f"speed_train: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Losses: perceptual (eq. 27) for images; contrastive (teacher) and distillation (student) for the matching network.
 
-Reconstruction (eq. 26) is PyTorch's l1_loss; the adversarial losses are in frfsr/critic.py.
+Reconstruction (eq. 26) is PyTorch's l1_loss; the adversarial losses are in recipes/critic.py.
 """
 
 from collections.abc import Mapping
