@@ -12,13 +12,16 @@ class FAM(nn.Module):
     """Aligns one scale's reference features to the LR features by a deformable convolution around the matched position.
 
     channels: of F_LR at this scale; texture_channels: of F_Ref and of the result; scale: this scale's factor over the
-    LR grid (4, 2 or 1); groups: deformable groups.
+    LR grid (4, 2 or 1); groups: deformable groups; warp: whether the offsets are also learned from the reference
+    features warped to the matched position.
     """
 
-    def __init__(self, channels: int, texture_channels: int, scale: int, groups: int, match_padding: str):
+    def __init__(
+        self, channels: int, texture_channels: int, scale: int, groups: int, match_padding: str, *, warp: bool = True
+    ):
         super().__init__()
-        self.scale, self.match_padding = scale, match_padding
-        self.offset_conv1 = nn.Conv2d(channels + 2 * texture_channels, texture_channels, 3, padding=1)
+        self.scale, self.match_padding, self.warp = scale, match_padding, warp
+        self.offset_conv1 = nn.Conv2d(channels + (1 + warp) * texture_channels, texture_channels, 3, padding=1)
         self.offset_conv2 = nn.Conv2d(texture_channels, texture_channels, 3, padding=1)
         self.offset_mask = nn.Conv2d(texture_channels, 3 * 9 * groups, 3, padding=1)
         self.weight = nn.Parameter(torch.empty(texture_channels, texture_channels, 3, 3))
@@ -31,8 +34,9 @@ class FAM(nn.Module):
     def forward(self, lr: Tensor, reference: Tensor, correspondence: Correspondence) -> Tensor:
         """F_LR (B, c, H, W), F_Ref (B, t, Hr, Wr) -> F_tex (B, t, H, W), eq. 15-16. H, W = scale * the LR grid."""
         flow = correspondence.flow.to(torch.promote_types(reference.dtype, torch.float32))  # float64 stays exact
-        warped = flow_warp(reference, enlarge_flow(flow, self.scale))
-        offset, mask = self.learned_offset(lr, warped, fit(reference, lr.shape[-2:]))
+        warped = [flow_warp(reference, enlarge_flow(flow, self.scale))] if self.warp else []
+        seen = torch.cat([lr, *warped, fit(reference, lr.shape[-2:])], 1)
+        offset, mask = self.learned_offset(seen, correspondence.score)
         aligned = deform_conv(
             reference,
             offset,
@@ -45,12 +49,20 @@ class FAM(nn.Module):
         )
         return F.leaky_relu(aligned, 0.1)
 
-    def learned_offset(self, lr: Tensor, warped: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 15: offsets (B, groups*9*2, H, W) as [group, tap, (y, x)] and masks (B, groups*9, H, W) in 0 ... 1."""
-        features = F.leaky_relu(self.offset_conv1(torch.cat([lr, warped, reference], 1)), 0.1)
+    def learned_offset(self, seen: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 15: offsets (B, groups*9*2, H, W), pixels, as [group, tap, (y, x)] and masks (B, groups*9, H, W), 0 to 1.
+
+        seen: F_LR and F_Ref, warped and as it is, (B, c + 2t, H, W); score: of the match, (B, h, w).
+        """
+        offset, mask = self.offset_convolutions(seen)
+        return offset, torch.sigmoid(mask)
+
+    def offset_convolutions(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Offsets and masks of `learned_offset`, the masks before their sigmoid."""
+        features = F.leaky_relu(self.offset_conv1(seen), 0.1)
         features = F.leaky_relu(self.offset_conv2(features), 0.1)
         offset, mask = self.offset_mask(features).tensor_split([2 * self.offset_mask.out_channels // 3], dim=1)
-        return offset, torch.sigmoid(mask)
+        return offset, mask
 
 
 def fit(reference: Tensor, size: tuple[int, int]) -> Tensor:

@@ -6,9 +6,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from frfsr.errors import UserError
+from frfsr.features import IMAGENET_MEAN, IMAGENET_STD
 
 State = Mapping[str, Tensor]
 Names = dict[str, str]
@@ -33,6 +35,47 @@ OLD_ESRGAN = {"conv_body": "trunk_conv", "conv_up1": "upconv1", "conv_up2": "upc
 
 # ESRGAN's upsampling, which SIFE lacks.
 ESRGAN_UPSAMPLING = ("conv_up1.", "conv_up2.", "conv_hr.", "conv_last.", "upconv1.", "upconv2.", "HRconv.")
+
+
+def unwrap(checkpoint: Mapping[str, Any], what: str) -> State:
+    """The tensors of a checkpoint, without its wrappers and the ImageNet constants that our modules have built in.
+
+    Raises UserError if something else than tensors remains, or if the constants are others.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise UserError(f"{what} is not a checkpoint of weights but a {type(checkpoint).__name__}.")
+    for wrapper in ("params_ema", "params", "state_dict"):
+        if wrapper in checkpoint:
+            checkpoint = checkpoint[wrapper]
+    state = {}
+    for key, value in checkpoint.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{what} is not a checkpoint of weights: {key!r} is a {type(value).__name__}.")
+        constant = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.get(key.rpartition(".")[2])
+        if constant is None:
+            state[key.removeprefix("module.")] = value
+        elif value.numel() != 3 or not torch.allclose(value.flatten().float().cpu(), torch.tensor(constant), atol=1e-4):
+            raise UserError(f"{what}: {key!r} is not ImageNet's, which the encoder needs.")
+    return state
+
+
+def load_published(module: nn.Module, state: State, names: Names, what: str, unused: tuple[str, ...] = ()) -> None:
+    """Copy published weights into our module. unused: prefixes of keys that may be there and are not needed.
+
+    Raises UserError, which names the keys, if one is missing, unknown or of a wrong shape.
+    """
+    expected = {published_key(key, names): key for key in module.state_dict()}
+    shapes = {theirs: module.state_dict()[ours].shape for theirs, ours in expected.items()}
+    problems = {
+        "missing": [key for key in expected if key not in state],
+        "unknown": [key for key in state if key not in expected and not key.startswith(unused)],
+        "of another shape": [key for key in expected if key in state and state[key].shape != shapes[key]],
+    }
+    for problem, keys in problems.items():
+        if keys:
+            listed = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
+            raise UserError(f"not a checkpoint of this architecture ({what}): {problem}: {listed}.")
+    module.load_state_dict({ours: state[theirs] for theirs, ours in expected.items()})
 
 
 def published_key(key: str, names: Names) -> str:

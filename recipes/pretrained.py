@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from frfsr.convert import from_published, unwrap
+from frfsr.convert import from_published
 from frfsr.errors import UserError
 from frfsr.model import PACKAGED_WEIGHTS
-from frfsr.published import ESRGAN_UPSAMPLING, TORCHVISION_VGG
+from frfsr.published import ESRGAN_UPSAMPLING, TORCHVISION_VGG, unwrap
 
 TORCHVISION = {
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",

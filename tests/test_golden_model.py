@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from frfsr import published
 from frfsr.aggregation import DFM, ESA, DynamicBlock, ResidualBlock
-from frfsr.convert import from_published, load_published
+from frfsr.convert import from_published
 from frfsr.features import ReferencePyramid
 from frfsr.kernels.deform import tap_flows
 from frfsr.matching import Correspondence, correspond, enlarge_flow, index_to_flow
+from frfsr.published import load_published
 from frfsr.unet import Textures
 
 PRECISIONS = (torch.float64, torch.float32)
