@@ -18,8 +18,10 @@ from torch import Tensor
 from frfsr.degrade import LRProtocol, upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.evals.metrics import to_uint8
-from frfsr.inference import join
+from frfsr.imageio import Photo
 from frfsr.model import FRFSR
+from frfsr.upscaling.options import Options
+from frfsr.upscaling.upscale import upscale_photo
 
 
 class Upscaler(Protocol):
@@ -58,33 +60,28 @@ class Bicubic:
 
 
 class ReferenceNetwork:
-    """An `frfsr.FRFSR`, fed as the published evaluation feeds it: with the LR that Pillow enlarged, rounded to 8 bits.
-
-    Several references are joined on one canvas, as `frfsr.upscale` does.
+    """A network as `frfsr upscale` runs it, by default fed as published evaluations feed theirs: with the LR that
+    Pillow enlarged, rounded to 8 bits.
 
     Args:
         model: in evaluation mode, on its device.
         name: as it appears in tables.
+        options: of the engine.
     """
 
     uses_references = True
 
-    def __init__(self, model: torch.nn.Module, name: str) -> None:
+    def __init__(self, model: torch.nn.Module, name: str, options: Options | None = None) -> None:
         self.model = model.eval()
         self.name = name
-        self.identity = f"{version('frfsr')} {model.config} {weights_hash(model)}"
+        self.options = options or Options(upsampled="8-bit")
+        self.identity = f"{version('frfsr')} {model.config} {weights_hash(model)} {self.options}"
         self.parameters = {part: sum(p.numel() for p in child.parameters()) for part, child in model.named_children()}
 
-    @torch.inference_mode()
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
-        lr_batch, upsampled, *reference_batches = (
-            to_batch(image, self.model) for image in (lr, upscale_bicubic(lr), *references)
-        )
-        reference = reference_batches[0] if len(references) == 1 else join(reference_batches)
-        try:
-            return to_uint8(self.model(lr_batch, reference, upsampled).image)
-        except torch.OutOfMemoryError as error:
-            raise UserError(f"{self.name} runs out of GPU memory on {lr.shape[1]}x{lr.shape[0]} pixels") from error
+        return upscale_photo(Photo(lr), [Photo(reference) for reference in references], self.model, self.options)[
+            0
+        ].pixels
 
 
 class SingleImageNetwork:

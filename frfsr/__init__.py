@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from frfsr.config import FRFSRConfig
-    from frfsr.inference import upscale
     from frfsr.model import FRFSR
+    from frfsr.upscaling.upscale import upscale
 
 __all__ = ["FRFSR", "FRFSRConfig", "upscale"]
 
 # Public names load on first use: `import frfsr` and `frfsr --help` stay quick because torch is not imported before.
-_HOME = {"FRFSR": "frfsr.model", "FRFSRConfig": "frfsr.config", "upscale": "frfsr.inference"}
+_HOME = {"FRFSR": "frfsr.model", "FRFSRConfig": "frfsr.config", "upscale": "frfsr.upscaling.upscale"}
 
 
 def __getattr__(name: str) -> object:

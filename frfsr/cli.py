@@ -12,7 +12,7 @@ from frfsr.evals import commands as evaluation
 UPSCALE_EXAMPLES = """examples:
   frfsr upscale photo.png --reference sharp.png -o out.png
   frfsr upscale scan.tif --reference day1.jpg day2.jpg -o scan_x4.tif --device cuda --dtype bfloat16
-  frfsr upscale huge.jpg -o huge_x4.png --tile 128      (no reference: the photo itself is its reference)
+  frfsr upscale huge.jpg -o huge_x4.png --tile 128      (no reference: what the network makes of the photo alone)
 """
 CONVERT_EXAMPLES = """examples:
   frfsr convert net_g.pth out/ --arch frfsr-reuse
@@ -59,6 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
     upscale.add_argument("--dtype", help="float32 (default), bfloat16 or float16")
     upscale.add_argument(
         "--tile", type=int, metavar="N", help="side in input pixels of the pieces; smaller takes less memory"
+    )
+    upscale.add_argument(
+        "--strength", type=float, metavar="S", help="0 ... 1: how much of the references' part is taken (1)"
+    )
+    upscale.add_argument(
+        "--upsampled", metavar="HOW", help="exact (default) or 8-bit: the enlarged photo rounded, as evaluations do"
     )
     upscale.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
 
@@ -114,18 +120,21 @@ def add_command(
 
 def run_upscale(options: argparse.Namespace) -> int:
     from frfsr.imageio import check_output, read_photo, write_photo
+    from frfsr.upscaling.options import Options
 
+    given = {name: getattr(options, name) for name in ("tile", "strength", "upsampled")}
+    settings = Options(**{name: value for name, value in given.items() if value is not None})
     photo = read_photo(options.input)
     references = [read_photo(path) for path in options.reference]
     height, width = photo.pixels.shape[:2]
     check_output(options.output, 4 * height, 4 * width, photo.has_alpha)
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch: large tensors in huge pages, see docs/kernels.md
-    from frfsr.inference import TILE, load_model, upscale_photo
+    from frfsr.upscaling.upscale import load_model, upscale_photo
 
     model = load_model(options.model, options.device, options.dtype)
-    tile = TILE if options.tile is None else options.tile
-    write_photo(upscale_photo(photo, references, model, tile, progress=not options.quiet), options.output)
+    upscaled = upscale_photo(photo, references, model, settings, progress=not options.quiet)
+    write_photo(upscaled.photo, options.output)
     return 0
 
 
@@ -161,7 +170,7 @@ def run_plot(options: argparse.Namespace) -> int:
 def run_info(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from frfsr.inference import load_model
+    from frfsr.upscaling.upscale import load_model
 
     model = load_model(options.model, device="cpu")
     for name, value in asdict(model.config).items():

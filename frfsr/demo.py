@@ -15,7 +15,7 @@ from frfsr.degrade import SCALE, downscale, upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.evals.metrics import psnr_y, ssim_y
 from frfsr.imageio import Photo, check_output, photo_from_pil, write_photo
-from frfsr.inference import load_model, upscale_photo
+from frfsr.upscaling.upscale import load_model, upscale_photo
 
 ROWS, COLUMNS = slice(150, 430), slice(130, 510)  # engine, tank and lettering: sides are multiples of 4
 CAPTION = 24  # pixels
@@ -43,8 +43,8 @@ def run(model_name: str | Path, output: str | Path) -> None:
     lr = downscale(truth)
     results = {
         "bicubic": upscale_bicubic(lr),
-        "frfsr, unrelated reference": upscale_photo(Photo(lr), [Photo(unrelated)], model).pixels,
-        "frfsr": upscale_photo(Photo(lr), [Photo(reference)], model).pixels,
+        "frfsr, unrelated reference": upscale_photo(Photo(lr), [Photo(unrelated)], model).photo.pixels,
+        "frfsr": upscale_photo(Photo(lr), [Photo(reference)], model).photo.pixels,
     }
     height, width = truth.shape[:2]
     panels = {f"LR, {width // SCALE}x{height // SCALE}": lr.repeat(SCALE, axis=0).repeat(SCALE, axis=1)}

@@ -184,15 +184,18 @@ class Unlike(torch.nn.Module):
         self.config = None
         self.value = torch.nn.Parameter(torch.tensor(value))
 
+    def encode_reference(self, reference):
+        return None
+
     def forward(self, lr, reference, upsampled):
-        return argparse.Namespace(image=torch.zeros_like(upsampled) + self.value)
+        return argparse.Namespace(image=torch.zeros_like(upsampled) + self.value, correspondence=None)
 
 
 def test_networks_see_floats_and_nan_is_a_failure(plain: Path) -> None:
     grey = evaluate(ReferenceNetwork(Unlike(0.5), "grey"), TestSet("urban100", plain))
     assert grey.mean("psnr_y") < 20
     assert [f.reason for f in evaluate(ReferenceNetwork(Unlike(math.nan), "nan"), TestSet("mine", plain)).failures] == [
-        "the image has NaN or infinite values"
+        "the network's result has NaN or infinite values: its weights are damaged."
     ] * 3
 
 

@@ -11,8 +11,8 @@ from frfsr import FRFSR
 from frfsr.degrade import downscale, upscale_bicubic
 from frfsr.evals.metrics import psnr_y
 from frfsr.imageio import Photo
-from frfsr.inference import load_model, upscale_photo
 from frfsr.recipes.samples import to_tensor
+from frfsr.upscaling.upscale import load_model, upscale_photo
 
 PACKAGED = ("frfsr-tiny", "frfsr-tiny-gan")
 
@@ -43,8 +43,8 @@ def test_the_reference_is_used(stereo_pair, name):
         psnr_y(image, truth)
         for image in (
             upscale_bicubic(lr),
-            upscale_photo(Photo(lr), [Photo(np.ascontiguousarray(data.coffee()[:168, :220]))], model).pixels,
-            upscale_photo(Photo(lr), [Photo(reference)], model).pixels,
+            upscale_photo(Photo(lr), [Photo(np.ascontiguousarray(data.coffee()[:168, :220]))], model).photo.pixels,
+            upscale_photo(Photo(lr), [Photo(reference)], model).photo.pixels,
         )
     )
     assert ours > unrelated + 0.1
@@ -69,7 +69,9 @@ def test_frfsr_tiny_gan_is_sharper(stereo_pair):
         return float(np.abs(np.diff(grey, 2, axis=0)).mean() + np.abs(np.diff(grey, 2, axis=1)).mean())
 
     plain, sharper = (
-        detail(upscale_photo(Photo(downscale(truth)), [Photo(reference)], FRFSR.from_pretrained(name).eval()).pixels)
+        detail(
+            upscale_photo(Photo(downscale(truth)), [Photo(reference)], FRFSR.from_pretrained(name).eval()).photo.pixels
+        )
         for name in PACKAGED
     )
     assert plain < sharper < 1.1 * detail(truth)
@@ -81,7 +83,7 @@ def test_without_a_reference_frfsr_tiny_is_as_good_as_its_base_image(stereo_pair
     lr = downscale(truth)
     with torch.inference_mode():
         base = model(to_tensor(lr)[None], None, to_tensor(upscale_bicubic(lr))[None]).image
-    assert psnr_y(upscale_photo(Photo(lr), [], model).pixels, truth) > psnr_y(base, truth) - 0.05
+    assert psnr_y(upscale_photo(Photo(lr), [], model).photo.pixels, truth) > psnr_y(base, truth) - 0.05
 
 
 def test_bfloat16_costs_frfsr_tiny_no_quality():
@@ -90,7 +92,7 @@ def test_bfloat16_costs_frfsr_tiny_no_quality():
     truth, reference = (np.ascontiguousarray(image) for image in (left[100:356, 200:520], right[80:376, 120:580]))
     photo = Photo(downscale(truth))
     exact, cast = (
-        upscale_photo(photo, [Photo(reference)], load_model("frfsr-tiny", "cpu", dtype)).pixels
+        upscale_photo(photo, [Photo(reference)], load_model("frfsr-tiny", "cpu", dtype)).photo.pixels
         for dtype in ("float32", "bfloat16")
     )
     assert not np.array_equal(exact, cast)

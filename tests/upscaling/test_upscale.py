@@ -1,4 +1,4 @@
-"""upscale(): every size, mode and bit depth; tiles that join without seams; references joined and bounded."""
+"""upscale(): every size, mode and bit depth; tiles that join without seams; strength; settings out of range."""
 
 from types import SimpleNamespace
 
@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-import frfsr.inference as inference
 from frfsr import upscale
 from frfsr.errors import UserError
 from frfsr.imageio import Photo
-from frfsr.inference import OVERLAP, join, load_model, tile_starts, to_tensor, upscale_photo
+from frfsr.upscaling import upscale as engine
+from frfsr.upscaling.options import Options
+from frfsr.upscaling.tiles import FADE, spans
+from frfsr.upscaling.upscale import join, load_model, to_tensor, upscale_photo
 
 
 def random_image(mode: str, height: int, width: int) -> Image.Image:
@@ -38,11 +40,11 @@ class Nearest(torch.nn.Module):
         self.references.append(reference)
         return "encoded"
 
-    def forward(self, lr, reference):
+    def forward(self, lr, reference, upsampled):
         assert reference == "encoded"
         self.tiles.append(tuple(lr.shape[-2:]))
         image = F.interpolate(lr, scale_factor=4, mode="nearest") + self.brightness * (len(self.tiles) % 2)
-        return SimpleNamespace(image=image)
+        return SimpleNamespace(image=image, correspondence=None)
 
 
 @pytest.mark.parametrize(
@@ -74,28 +76,43 @@ def test_alpha_is_enlarged_by_pillows_bicubic(small_model):
 def test_16_bits_say_the_same_as_8_but_finer(small_model):
     photo = random_photo(3, np.uint8, 12, 10)
     deep = Photo(photo.pixels.astype(np.uint16) * 257)
-    result, deep_result = (upscale_photo(p, [photo], small_model).pixels for p in (photo, deep))
+    result, deep_result = (upscale_photo(p, [photo], small_model).photo.pixels for p in (photo, deep))
     assert deep_result.dtype == np.uint16
     np.testing.assert_allclose(deep_result / 257, result, atol=0.5 + 1e-3)
     assert np.unique(deep_result % 257).size > 100
 
 
-def test_the_reference_matters_and_without_one_the_photo_is_its_own(small_model):
+def test_the_reference_matters_and_without_one_nothing_is_invented(small_model):
     photo, other = random_photo(3, np.uint8, 12, 10), random_photo(3, np.uint8, 30, 50)
-    own = Photo(inference.to_pixels(inference.own_reference(to_tensor(photo)), 3, np.uint16))
-    without = upscale_photo(photo, [], small_model).pixels.astype(int)
-    np.testing.assert_allclose(upscale_photo(photo, [own], small_model).pixels, without, atol=1)
-    assert np.abs(upscale_photo(photo, [other], small_model).pixels - without).max() > 1
+    with torch.inference_mode():
+        alone = engine.to_pixels(small_model(to_tensor(photo), None).image, 3, np.uint8)
+    np.testing.assert_array_equal(upscale_photo(photo, [], small_model).photo.pixels, alone)
+    with_other = upscale_photo(photo, [other], small_model)
+    assert np.abs(with_other.photo.pixels.astype(int) - alone).max() > 1
+    assert [reference.size for reference in with_other.report.references] == [(50, 30)]
 
 
-@pytest.mark.parametrize("size", [1, 32, 33, 47, 48, 49, 100, 211])
-def test_tiles_cover_everything_once_or_overlapping(size):
-    starts = tile_starts(size, 32)
+def test_strength_lies_between_the_single_image_and_the_whole_result(small_model):
+    photo, other = random_photo(3, np.uint8, 12, 10), random_photo(3, np.uint8, 30, 50)
+    none, third, whole = (
+        upscale_photo(photo, [other], small_model, Options(strength=strength)).photo.pixels.astype(float)
+        for strength in (0, 1 / 3, 1)
+    )
+    np.testing.assert_array_equal(none, upscale_photo(photo, [], small_model).photo.pixels)
+    inside = ((none > 0) & (none < 255)) & ((whole > 0) & (whole < 255))  # elsewhere something was clipped
+    np.testing.assert_allclose(third[inside], (none + (whole - none) / 3)[inside], atol=1.01)
+
+
+@pytest.mark.parametrize("halo", [0, 5, 16])
+@pytest.mark.parametrize("size", [1, 7, 8, 32, 33, 47, 48, 49, 100, 211])
+def test_tiles_cover_everything_once_or_fade(size, halo):
     covered = 0
-    for start, overlap in starts:
-        assert start + overlap == covered
-        assert overlap >= OVERLAP or start == 0
-        covered = start + min(32, size)
+    for span in spans(size, 32, halo):
+        assert span.first + span.fade == covered
+        assert span.fade == (FADE if span.first else 0)
+        assert 2 * FADE < span.last - span.first <= 32 or span.last - span.first == size
+        assert (span.start, span.stop) == (max(0, span.first - halo), min(size, span.last + halo))
+        covered = span.last
     assert covered == size
 
 
@@ -103,16 +120,16 @@ def test_tiles_cover_everything_once_or_overlapping(size):
 def test_tiles_of_a_local_network_join_exactly(height, width):
     photo = random_photo(4, np.uint8, height, width)
     model = Nearest()
-    result = upscale_photo(photo, [photo], model, tile=32).pixels[..., :3]
+    result = upscale_photo(photo, [photo], model, Options(tile=32)).photo.pixels[..., :3]
     np.testing.assert_array_equal(result, photo.pixels[..., :3].repeat(4, axis=0).repeat(4, axis=1))
     assert len(model.references) == 1
-    assert set(model.tiles) == {(min(height, 32), min(width, 32))}
+    assert max(max(tile) for tile in model.tiles) <= 32 + 2 * engine.HALO
 
 
 def test_tiles_that_differ_fade_into_each_other():
     flat = Photo(np.full((70, 90, 3), 100, np.uint8))
     model = Nearest(brightness=0.2)
-    result = upscale_photo(flat, [flat], model, tile=32).pixels[..., 0].astype(int)
+    result = upscale_photo(flat, [flat], model, Options(tile=32)).photo.pixels[..., 0].astype(int)
     assert len(model.tiles) > 4
     assert result.max() - result.min() == 51  # 0.2 of 255
     assert max(np.abs(np.diff(result, axis=axis)).max() for axis in (0, 1)) <= 2  # 51 over 64 pixels, rounded twice
@@ -131,24 +148,15 @@ def test_references_are_joined_on_the_smaller_canvas():
 
 @pytest.mark.parametrize(("sizes", "ratio"), [([(300, 40)], 7.5), ([(200, 300), (200, 100)], 0.5)])
 def test_references_are_bounded_and_keep_their_shape(sizes, ratio, monkeypatch):
-    monkeypatch.setattr(inference, "REFERENCE_PIXELS", 10_000)
+    monkeypatch.setattr(engine, "REFERENCE_PIXELS", 10_000)
     height, width = join([torch.rand(1, 3, *size) for size in sizes]).shape[-2:]
     assert 9_000 < height * width <= 10_000
     assert height / width == pytest.approx(ratio, rel=0.03)
 
 
-def test_a_large_photo_that_is_its_own_reference_is_bounded(monkeypatch):
-    monkeypatch.setattr(inference, "REFERENCE_PIXELS", 10_000)
-    assert inference.own_reference(torch.rand(1, 3, 10, 20)).shape == (1, 3, 40, 80)
-    height, width = inference.own_reference(torch.rand(1, 3, 90, 80)).shape[-2:]
-    assert 9_000 < height * width <= 10_000
-
-
 def test_many_references_of_any_kind(small_model, tmp_path):
     random_image("L", 30, 20).save(tmp_path / "grey.jpg")
-    result = upscale(
-        random_image("RGB", 6, 5), [tmp_path / "grey.jpg", random_image("RGBA", 9, 30)], small_model, progress=True
-    )
+    result = upscale(random_image("RGB", 6, 5), [tmp_path / "grey.jpg", random_image("RGBA", 9, 30)], small_model)
     assert result.size == (20, 24)
 
 
@@ -156,8 +164,8 @@ def test_many_references_of_any_kind(small_model, tmp_path):
 def test_half_precision_stays_close(small_model, small_model_folder, dtype):
     photo, reference = random_photo(3, np.uint8, 20, 18), random_photo(3, np.uint8, 40, 50)
     half = load_model(small_model_folder, "cpu", dtype)
-    assert next(half.parameters()).dtype == inference.DTYPES[dtype]
-    exact, close = (upscale_photo(photo, [reference], model).pixels.astype(int) for model in (small_model, half))
+    assert next(half.parameters()).dtype == engine.DTYPES[dtype]
+    exact, close = (upscale_photo(photo, [reference], model).photo.pixels.astype(int) for model in (small_model, half))
     assert np.abs(exact - close).mean() < 3
 
 
@@ -174,6 +182,8 @@ def test_models_by_folder(small_model, small_model_folder):
         ({"device": "no-such-device"}, "no-such-device"),
         ({"dtype": "int8"}, "int8"),
         ({"tile": 31}, "tile"),
+        ({"strength": 1.5}, "strength"),
+        ({"upsampled": "9-bit"}, "9-bit"),
     ],
 )
 def test_settings_that_do_not_exist(small_model_folder, options, message):
@@ -188,4 +198,4 @@ def test_out_of_memory_says_what_to_do(small_model, monkeypatch):
 
     monkeypatch.setattr(small_model, "encode_reference", encode_reference)
     with pytest.raises(UserError, match="smaller tiles"):
-        upscale(random_image("RGB", 3, 3), model=small_model)
+        upscale(random_image("RGB", 3, 3), random_image("RGB", 9, 9), small_model)
