@@ -33,36 +33,48 @@ class FAM(nn.Module):
 
     def forward(self, lr: Tensor, reference: Tensor, correspondence: Correspondence) -> Tensor:
         """F_LR (B, c, H, W), F_Ref (B, t, Hr, Wr) -> F_tex (B, t, H, W), eq. 15-16. H, W = scale * the LR grid."""
-        flow = correspondence.flow.to(torch.promote_types(reference.dtype, torch.float32))  # float64 stays exact
-        warped = [flow_warp(reference, enlarge_flow(flow, self.scale))] if self.warp else []
-        seen = torch.cat([lr, *warped, fit(reference, lr.shape[-2:])], 1)
-        offset, mask = self.learned_offset(seen, correspondence.score)
-        aligned = deform_conv(
+        seen = [lr, fit(reference, lr.shape[-2:])]
+        if self.warp:
+            seen.insert(1, flow_warp(reference, enlarge_flow(exact(correspondence.flow, reference), self.scale)))
+        features = F.leaky_relu(self.offset_conv1(torch.cat(seen, 1)), 0.1)
+        features = F.leaky_relu(self.offset_conv2(features), 0.1)
+        return F.leaky_relu(self.aggregate(reference, features, correspondence), 0.1)
+
+    def aggregate(self, reference: Tensor, features: Tensor, correspondence: Correspondence) -> Tensor:
+        """Eq. 16 before its activation: F_Ref (B, t, Hr, Wr), features (B, t, H, W) for the offsets -> (B, t, H, W)."""
+        offset, mask = self.learned_offset(features, correspondence.score)
+        return deform_conv(
             reference,
             offset,
             mask,
             self.weight.to(reference.dtype),
             self.bias.to(reference.dtype),
-            flow=flow,
+            flow=exact(correspondence.flow, reference),
             flow_scale=self.scale,
             match_padding=self.match_padding,
         )
-        return F.leaky_relu(aligned, 0.1)
 
-    def learned_offset(self, seen: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+    def learned_offset(self, features: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 15: offsets (B, groups*9*2, H, W), pixels, as [group, tap, (y, x)] and masks (B, groups*9, H, W), 0 to 1.
 
-        seen: F_LR and F_Ref, warped and as it is, (B, c + 2t, H, W); score: of the match, (B, h, w).
+        features: (B, t, H, W), of F_LR and F_Ref; score: of the match, (B, h, w).
         """
-        offset, mask = self.offset_convolutions(seen)
+        offset, mask = self.split(self.offset_mask(features))
         return offset, torch.sigmoid(mask)
 
-    def offset_convolutions(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Offsets and masks of `learned_offset`, the masks before their sigmoid."""
-        features = F.leaky_relu(self.offset_conv1(seen), 0.1)
-        features = F.leaky_relu(self.offset_conv2(features), 0.1)
-        offset, mask = self.offset_mask(features).tensor_split([2 * self.offset_mask.out_channels // 3], dim=1)
+    def split(self, offset_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The channels of `self.offset_mask`: two thirds offsets, one third masks."""
+        offset, mask = offset_mask.tensor_split([2 * offset_mask.shape[1] // 3], dim=1)
         return offset, mask
+
+    def offset_layers(self) -> tuple[nn.Conv2d, ...]:
+        """The convolutions that predict offsets and masks: the published code trains them at rates of their own."""
+        return self.offset_conv1, self.offset_conv2, self.offset_mask
+
+
+def exact(flow: Tensor, features: Tensor) -> Tensor:
+    """The flow for features of this type: whole numbers that half precision would round; float64 stays float64."""
+    return flow.to(torch.promote_types(features.dtype, torch.float32))
 
 
 def fit(reference: Tensor, size: tuple[int, int]) -> Tensor:

@@ -49,6 +49,12 @@ class PeerCase:
         (state,) = self.states.values()
         return state
 
+    @property
+    def parts(self) -> dict[str, dict[str, Tensor]]:
+        """Weights of a network that matches with the published extractor, by the names of its checkpoint files."""
+        files = {"net_g": "net_g", "net_extractor": "extractor", "net_map": "vgg"}
+        return {files[module]: state for module, state in self.states.items()}
+
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
