@@ -10,8 +10,6 @@ from torch import Tensor
 from frfsr.kernels import patch_argmax
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-BLOCK = 16  # pixels, side of the blocks of `refine`
-QUERIES_AT_ONCE = 1024  # of `refine`: bounds its memory to some 10 MB
 
 
 class Correspondence(NamedTuple):
@@ -64,45 +62,6 @@ def blurred_luma(image: Tensor) -> Tensor:
     luma = (image * image.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
     small = F.interpolate(luma, scale_factor=0.25, mode="bicubic", antialias=True, align_corners=False)
     return F.interpolate(small, scale_factor=4, mode="bicubic", antialias=True, align_corners=False)
-
-
-def refine(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tensor:
-    """Block matching around the matched position, to a quarter of an LR pixel (not in the paper).
-
-    flow: (B, h, w, 2) in LR pixels; query, key: luma of the enlarged LR image (B, 1, 4h, 4w) and of the reference,
-    blurred alike, (B, 1, Hr, Wr); radius: of the search, in pixels of the reference. The block of 16x16 pixels around
-    every LR pixel moves to the place of highest normalised cross-correlation; among equal ones to the nearest.
-    """
-    batch, height, width, _ = flow.shape
-    margin = (BLOCK - 4) // 2
-    blocks = F.unfold(F.pad(query, (margin,) * 4, mode="replicate"), BLOCK, stride=4)
-    blocks = rearrange(blocks, "b (i j) n -> b n i j", i=BLOCK)
-    blocks = blocks - blocks.mean((2, 3), keepdim=True)
-    position = rearrange(flow, "b h w xy -> b (h w) xy") + torch.stack(
-        torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy"), -1
-    ).to(flow).flatten(0, 1)
-    # Around the key so much that every window of a position inside it is whole.
-    before, after = margin + radius, BLOCK - margin + radius
-    key = F.pad(key, (before, after, before, after), mode="replicate")
-    variance = F.avg_pool2d(key.square(), BLOCK, 1) - F.avg_pool2d(key, BLOCK, 1).square()
-    span = torch.arange(BLOCK + 2 * radius, device=flow.device)
-    step = torch.arange(-radius, radius + 1, device=flow.device)
-    steps = torch.stack(torch.meshgrid(step, step, indexing="ij"), -1).flatten(0, 1).flip(-1)
-    penalty = 1e-4 * steps.float().norm(dim=1)
-    refined = []
-    for b in range(batch):
-        for chunk in range(0, height * width, QUERIES_AT_ONCE):
-            block = blocks[b, chunk : chunk + QUERIES_AT_ONCE]
-            at = 4 * position[b, chunk : chunk + QUERIES_AT_ONCE].round().long()
-            column, row = (rearrange(at, "n xy -> xy n 1") + span).unbind()
-            window = key[b, 0, row[:, :, None], column[:, None]]
-            spread = variance[b, 0, row[:, : len(step), None], column[:, None, : len(step)]]
-            with torch.autocast(window.device.type, enabled=False):
-                product = F.conv2d(window[None], block[:, None], groups=len(block))[0]
-            score = rearrange(product * spread.clamp_min(1e-8).rsqrt(), "n i j -> n (i j)")
-            norm = block.square().mean((1, 2)).clamp_min(1e-8).sqrt()[:, None] * BLOCK**2
-            refined.append(steps[(score / norm - penalty).argmax(1)])
-    return flow + rearrange(torch.cat(refined).to(flow) / 4, "(b h w) xy -> b h w xy", b=batch, h=height)
 
 
 def enlarge_flow(flow: Tensor, scale: int) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from frfsr.config import FRFSRConfig, from_mapping
 from frfsr.errors import UserError
 from frfsr.features import SIFE, ReferencePyramid, TextureEncoder
-from frfsr.matching import Correspondence, blurred_luma, correspond, refine
+from frfsr.kernels import refine_flow
+from frfsr.matching import Correspondence, blurred_luma, correspond
 from frfsr.reuse import reuse_features
 from frfsr.unet import MultiScaleAggregation, Textures
 
@@ -87,7 +88,8 @@ class FRFSR(
         with torch.no_grad():  # an argmax has no gradient; the encoder learns in recipes/train_matching.py
             correspondence = correspond(self.encoder(upsampled), reference.matching, self.config.match_padding)
             if self.config.refine:
-                flow = refine(correspondence.flow, blurred_luma(upsampled), reference.luma, self.config.refine)
+                luma = blurred_luma(upsampled)
+                flow = refine_flow(correspondence.flow, luma, reference.luma, self.config.refine)
                 correspondence = correspondence._replace(flow=flow)
         textures = Textures(correspondence, reference.pyramid, sife, base)
 

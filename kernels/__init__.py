@@ -1,4 +1,4 @@
-"""The four operations that reference-based super-resolution spends its time in, for every device.
+"""The five operations that reference-based super-resolution spends its time in, for every device.
 
 Each is a PyTorch custom operator: Triton on GPUs, a tuned PyTorch form elsewhere, differentiable where that makes
 sense, usable under ``torch.compile`` and autocast. ``FRFSR_KERNELS=reference`` selects the readable reference of each.
@@ -11,6 +11,7 @@ if __name__ != "frfsr.kernels":
 from frfsr.kernels.ddf import dynamic_filter
 from frfsr.kernels.deform import deform_conv
 from frfsr.kernels.match import patch_argmax
+from frfsr.kernels.refine import refine_flow
 from frfsr.kernels.warp import flow_warp
 
-__all__ = ["deform_conv", "dynamic_filter", "flow_warp", "patch_argmax"]
+__all__ = ["deform_conv", "dynamic_filter", "flow_warp", "patch_argmax", "refine_flow"]

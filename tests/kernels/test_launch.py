@@ -73,12 +73,20 @@ def deform_conv() -> tuple[torch.Tensor, ...]:
     return out, *deform_conv_backward_triton(gpu(2, 4, 8, 12), *inputs, flow, 4, "valid")
 
 
+def refine_flow() -> tuple[torch.Tensor, ...]:
+    from frfsr.kernels._refine_triton import refine_flow_triton
+
+    shapes = (2, 3, 5, 2), (2, 1, 12, 20), (2, 1, 9, 7)
+    return (refine_flow_triton(*(gpu(*shape, dtype=torch.float32) for shape in shapes), 4),)
+
+
 @pytest.mark.parametrize(
     ("operation", "kernels"),
     [
         (match, [*2 * ["peak_kernel", "pack_kernel"], "scale_kernel", "match_kernel", "unpack_kernel"]),
         (warp, ["warp_kernel", "warp_backward_kernel"]),
         (dynamic_filter, ["filter_kernel", "filter_gradient_kernel"]),
+        (refine_flow, ["refine_kernel"]),
         (deform_conv, ["forward_kernel", "data_gradient_kernel", "weight_gradient_kernel"]),
     ],
 )

@@ -1,0 +1,81 @@
+"""The CPU path of :mod:`frfsr.kernels.refine`: one grouped convolution for many blocks, each of which is a group."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+BLOCK = 16  # pixels, side of a block
+SCALE = 4  # pixels of both images per unit of the flow
+MARGIN = (BLOCK - SCALE) // 2  # of a block around the pixels of its position
+FLAT = 1e-4  # the least deviation that a block is divided by, so that flat blocks correlate with nothing
+PENALTY = 1e-4  # of correlation, per pixel of a step: among equal places the nearest wins
+QUERIES_AT_ONCE = 1024  # bounds the memory to some 10 MB
+
+
+def steps_within(radius: int, device: torch.device | str = "cpu") -> Tensor:
+    """List the steps of a search, row by row.
+
+    Args:
+        radius: of the search, in pixels of the key.
+        device: where the result lies.
+
+    Returns:
+        ((2 * radius + 1)^2, 2) int64, steps (x, y) in pixels.
+    """
+    step = torch.arange(-radius, radius + 1, device=device)
+    return rearrange(torch.stack(torch.meshgrid(step, step, indexing="xy")), "xy i j -> (i j) xy")
+
+
+def pixel_grid(flow: Tensor) -> Tensor:
+    """Give every position's own coordinates: (h, w, 2) as (x, y), like ``flow`` (B, h, w, 2) in dtype and device."""
+    rows, columns = (torch.arange(side, device=flow.device, dtype=flow.dtype) for side in flow.shape[1:3])
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+
+
+def matched_positions(flow: Tensor, key: Tensor) -> Tensor:
+    """Find the whole position in ``key`` that a flow leads to.
+
+    Args:
+        flow: (B, h, w, 2) as (x, y) in units of ``SCALE`` pixels, any value.
+        key: (B, 1, H, W).
+
+    Returns:
+        (B, h, w, 2) as (x, y) in the dtype and units of ``flow``: rounded, halves upwards, and inside the key.
+    """
+    last = flow.new_tensor([(side - 1) // SCALE for side in (key.shape[3], key.shape[2])])
+    return (pixel_grid(flow) + flow + 0.5).floor().clamp(min=0).minimum(last)
+
+
+def refine_flow_cpu(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tensor:
+    """Search by convolutions. Arguments and result as in :func:`frfsr.kernels.refine_flow`."""
+    batch, height, width, _ = flow.shape
+    blocks = F.unfold(F.pad(query, (MARGIN,) * 4, mode="replicate"), BLOCK, stride=SCALE)
+    blocks = rearrange(blocks, "b (i j) n -> b n i j", i=BLOCK)
+    blocks = blocks - blocks.mean((2, 3), keepdim=True)
+    positions = matched_positions(flow, key)
+    corners = SCALE * rearrange(positions, "b h w xy -> b (h w) xy").long()
+    # Around the key so much that every window is whole, and that pixel 0 of the result is the corner of the first one.
+    before, after = MARGIN + radius, BLOCK - MARGIN + radius
+    key = F.pad(key, (before, after, before, after), mode="replicate")
+    exact = key.double()  # the difference of two large numbers
+    variance = (F.avg_pool2d(exact.square(), BLOCK, 1) - F.avg_pool2d(exact, BLOCK, 1).square()).to(key.dtype)
+    deviation = variance.clamp_min(FLAT**2).sqrt()
+    steps, side = steps_within(radius, flow.device), 2 * radius + 1
+    penalty = PENALTY * torch.linalg.vector_norm(steps.to(key.dtype), dim=1)
+    span = torch.arange(BLOCK + 2 * radius, device=flow.device)
+    chosen = torch.empty(batch, height * width, 2, dtype=flow.dtype, device=flow.device)
+    for b in range(batch):
+        for first in range(0, height * width, QUERIES_AT_ONCE):
+            part = slice(first, first + QUERIES_AT_ONCE)
+            block = blocks[b, part]
+            columns, rows = (rearrange(corners[b, part], "n xy -> xy n 1") + span).unbind()
+            window = key[b, 0, rows[:, :, None], columns[:, None]]
+            window = window - window.mean((1, 2), keepdim=True)  # a block's sum is 0 only up to rounding
+            product = F.conv2d(window[None], block[:, None], groups=len(block))[0]
+            scale = deviation[b, 0, rows[:, :side, None], columns[:, None, :side]]
+            score = rearrange(product / scale, "n i j -> n (i j)")
+            norm = block.square().mean((1, 2)).sqrt().clamp_min(FLAT)[:, None] * BLOCK**2
+            chosen[b, part] = steps[(score / norm - penalty).argmax(1)].to(flow.dtype)
+    moved = rearrange(chosen, "b (h w) xy -> b h w xy", h=height) / SCALE
+    return positions + moved - pixel_grid(flow)
