@@ -70,17 +70,29 @@ class FRFSR(
         self.to(memory_format=self.memory_format)
 
     def forward(
-        self, lr: Tensor, reference: Tensor | ReferenceFeatures | None, upsampled: Tensor | None = None
+        self,
+        lr: Tensor,
+        reference: Tensor | ReferenceFeatures | None,
+        upsampled: Tensor | None = None,
+        *,
+        base: Tensor | None = None,
     ) -> SRResult:
         """Super-resolve `lr` (B, 3, h, w) with `reference` (B, 3, H, W); RGB in [0, 1], any sizes.
 
         reference: an image, the result of `encode_reference`, or None for the base image alone (bicubic, or SIFE's).
         upsampled: `lr` enlarged x4 by the caller, (B, 3, 4h, 4w): published data protocols round it to 8 bits first.
             Without it the model enlarges by bicubic interpolation.
+        base: the image that is refined, (B, 3, 4h, 4w), instead of the model's own: another network's result.
         """
         height, width = lr.shape[-2:]
         lr, upsampled = self.prepare(lr, upsampled)
-        sife, base = self.single_image(lr, upsampled)
+        sife, own_base = self.single_image(lr, upsampled)
+        if base is None:
+            base = own_base
+        else:
+            right, bottom = (upsampled.shape[side] - base.shape[side] for side in (-1, -2))
+            base = F.pad(base, (0, right, 0, bottom), mode="replicate")
+            base = base.contiguous(memory_format=self.memory_format)
         if reference is None:
             return SRResult(base[..., : 4 * height, : 4 * width], None, None)
         if not isinstance(reference, ReferenceFeatures):

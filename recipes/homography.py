@@ -35,6 +35,22 @@ def perspective(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.append(np.linalg.solve(np.array(rows), target.reshape(-1)), 1).reshape(3, 3)
 
 
+def similarity(size: int, zoom: float, degrees: float) -> np.ndarray:
+    """The homography (3, 3) of a size x size view that shows its image zoomed and turned around their centre.
+
+    zoom: size of the content in the second image over that in the first; degrees: it is turned counter-clockwise.
+    """
+    angle, centre = np.deg2rad(degrees), (size - 1) / 2
+    cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom
+    turned = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    return shift(centre) @ turned @ shift(-centre)
+
+
+def shift(distance: float) -> np.ndarray:
+    """The homography (3, 3) that adds `distance` to x and y."""
+    return np.array([[1, 0, distance], [0, 1, distance], [0, 0, 1]], dtype=np.float64)
+
+
 def transform(homography: np.ndarray, height: int, width: int) -> np.ndarray:
     """Where H sends every pixel of a (height, width) image: (height, width, 2) float64, last dimension (x, y)."""
     y, x = np.mgrid[:height, :width].astype(np.float64)
@@ -42,10 +58,10 @@ def transform(homography: np.ndarray, height: int, width: int) -> np.ndarray:
     return points[..., :2] / points[..., 2:]
 
 
-def warp(image: Tensor, homography: np.ndarray) -> Tensor:
-    """The second image: `image` (3, H, W) sampled bilinearly at H (x, y), zero outside."""
+def warp(image: Tensor, homography: np.ndarray, size: int | None = None) -> Tensor:
+    """The second image: `image` (3, H, W) sampled bilinearly at H (x, y), zero outside; size x size, or as `image`."""
     height, width = image.shape[-2:]
-    points = torch.from_numpy(transform(homography, height, width))
+    points = torch.from_numpy(transform(homography, size or height, size or width))
     grid = 2 * points / torch.tensor([max(width - 1, 1), max(height - 1, 1)]) - 1
     sampled = F.grid_sample(image[None].double(), grid[None], mode="bilinear", padding_mode="zeros", align_corners=True)
     return sampled[0].to(image.dtype)

@@ -3,10 +3,13 @@
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from einops import einsum
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
 
 from frfsr.errors import UserError
+from frfsr.model import FRFSR
 from frfsr.recipes.config import TrainingConfig
 from frfsr.recipes.critic import Critic, adversarial_loss, critic_loss
 from frfsr.recipes.guard import Guard
@@ -19,17 +22,15 @@ Terms = dict[str, Tensor]
 class Reconstruction:
     """Stages sife and rec: eq. 26.
 
-    networks: what is trained beside the model; sources: SHA-256 of the pretrained weights by the network they are of.
+    networks, optimizers, guards: of what is trained beside the model; sources: SHA-256 of the pretrained weights by the
+    network they are of.
     """
 
     def __init__(self):
         self.networks: tuple[nn.Module, ...] = ()
+        self.optimizers: tuple[Optimizer, ...] = ()
+        self.guards: tuple[Guard, ...] = ()
         self.sources: dict[str, str] = {}
-
-    @property
-    def skipped(self) -> int:
-        """Steps that those networks did not take."""
-        return 0
 
     def judge(self, image: Tensor, batch: dict[str, Tensor]) -> Terms:
         """Train what judges the image, if anything does; returns scalars for the log."""
@@ -63,11 +64,7 @@ class AllLosses(Reconstruction):
         self.critic, self.optimizer = accelerator.prepare(critic, optimizer)
         self.optimizer.scaler = None  # the critic computes in 32 bits; fp16's loss scale is the network's alone
         self.guard = Guard(accelerator, critic)
-        self.networks = (self.critic,)
-
-    @property
-    def skipped(self) -> int:
-        return self.guard.skipped
+        self.networks, self.optimizers, self.guards = (self.critic,), (self.optimizer,), (self.guard,)
 
     def judge(self, image: Tensor, batch: dict[str, Tensor]) -> Terms:
         loss = critic_loss(self.critic, batch["hr"], image, batch["mix"], self.config.gradient_penalty)
@@ -87,3 +84,16 @@ class AllLosses(Reconstruction):
         }
         critic.requires_grad_(True)
         return sum(weight * term for weight, term in zip(self.config.loss_weights, terms.values(), strict=True)), terms
+
+
+def base_image(network: FRFSR, batch: dict[str, Tensor]) -> Tensor | None:
+    """The base images (B, 3, 4h, 4w) that a batch of `TrainingSamples` asks for; None: the network's own.
+
+    So the network learns to refine what any other one gives: a bicubic image, its own, and one that is nearer to the
+    truth, as that of a stronger single-image network is.
+    """
+    if "base_mix" not in batch:
+        return None
+    own = network.single_image(batch["lr"], batch["upsampled"])[1]
+    choices = torch.stack([own, batch["upsampled"], batch["hr"]])
+    return einsum(batch["base_mix"], choices, "b kind, kind b c h w -> b c h w")

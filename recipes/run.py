@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,12 @@ from torch import Tensor
 
 from frfsr.errors import UserError
 from frfsr.evals.tables import write_text
-from frfsr.recipes.config import MatchingConfig, TrainingConfig
+from frfsr.recipes.carry import Carried
+from frfsr.recipes.config import CHANGEABLE, PATHS, RunConfig
 
 SOURCES = "pretrained.json"
+# What damaged files of a checkpoint raise: cut short, of another network, with bytes that are no pickle or no JSON.
+DAMAGED = (OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, UnpicklingError, SafetensorError)
 PICTURED = 4  # samples that a validation draws, a row each
 
 
@@ -66,10 +70,13 @@ def append(file: Path, values: dict[str, Any]) -> None:
 class Run:
     """The folder `config.out`. Only the main process writes, except for checkpoints, to which every process adds."""
 
-    def __init__(self, config: TrainingConfig | MatchingConfig, accelerator: Accelerator):
-        self.config, self.accelerator = config, accelerator
+    def __init__(self, config: RunConfig, accelerator: Accelerator, content: str):
+        """content: `setup.fingerprint` of the training data, by which a run knows its data at another place."""
+        self.config, self.accelerator, self.content = config, accelerator, content
+        self.started = time.monotonic()
         self.folder = Path(config.out)
-        self.checkpoints = self.folder / "checkpoints"
+        self.checkpoints, self.carry = self.folder / "checkpoints", self.folder / "carry.safetensors"
+        self.carried = Carried([], [])
         self.sources: dict[str, str] = {}  # SHA-256 of the pretrained weights that the run uses
         self.board = None
         if not accelerator.is_main_process:
@@ -86,15 +93,21 @@ class Run:
             self.board = SummaryWriter(self.folder / "tensorboard")
 
     def keep_settings(self, file: Path) -> None:
-        """Write config.yaml; UserError if the folder holds checkpoints of a run with other settings."""
-        settings = plain(self.config)
+        """Write config.yaml; UserError if the folder holds checkpoints of a run with other settings or other data."""
+        settings, data = plain(self.config), self.folder / "data.sha256"
         previous = yaml.safe_load(file.read_text()) if file.exists() else None
-        if previous is not None:  # of an older version, it may lack settings that came later
-            previous = plain(type(self.config)(data="any", out="any")) | previous
-        if previous is not None and previous != settings and any(self.checkpoints.iterdir()):
-            changed = ", ".join(key for key, value in settings.items() if previous.get(key) != value)
-            raise UserError(f"{self.folder} holds a run with other settings ({changed}): choose another out=.")
+        if previous is not None and (self.carry.exists() or any(self.checkpoints.iterdir())):
+            known = plain(type(self.config)(data="any", out="any")) | previous  # settings may have come since
+            same_data = not data.exists() or data.read_text() == self.content
+            free = CHANGEABLE | PATHS if same_data else CHANGEABLE
+            changed = [key for key, value in settings.items() if known.get(key) != value and key not in free]
+            changed += [] if same_data or "data" in changed else ["data"]
+            if changed:
+                raise UserError(
+                    f"{self.folder} holds a run with other settings ({', '.join(changed)}): choose another out=."
+                )
         write_text(file, yaml.safe_dump(settings, sort_keys=False))
+        write_text(data, self.content)
 
     def log(self, step: int, **values: float) -> None:
         """Append one line to metrics.jsonl, and to TensorBoard if asked for."""
@@ -136,15 +149,24 @@ class Run:
             shutil.rmtree(partial, ignore_errors=True)
         elif self.accelerator.is_main_process:
             replace_folder(partial, self.checkpoints / f"{step:07d}")
+            if self.config.carry:
+                self.carry_over(step)
             for old in self.saved_steps()[self.config.keep :]:
                 shutil.rmtree(self.checkpoints / f"{old:07d}")
+
+    def carry_over(self, step: int) -> None:
+        """carry.safetensors: the latest state in little space."""
+        partial = self.folder / ".partial.safetensors"
+        with survived("carry.safetensors"):
+            self.carried.save(partial, step)
+            os.replace(partial, self.carry)
 
     def saved_steps(self) -> list[int]:
         """Steps of the complete checkpoints, latest first."""
         return sorted((int(folder.name) for folder in self.checkpoints.glob("[0-9]*")), reverse=True)
 
     def resume(self) -> int:
-        """Load the latest usable checkpoint; returns its step, 0 if there is none."""
+        """Load the latest usable checkpoint, else what was carried over; returns its step, 0 if there is none."""
         steps = self.saved_steps()
         for step in steps:
             checkpoint = self.checkpoints / f"{step:07d}"
@@ -152,11 +174,16 @@ class Run:
                 self.accelerator.load_state(str(checkpoint))
                 self.check_sources(checkpoint / SOURCES)
                 return step
-            except Exception as error:
+            except DAMAGED as error:
                 warnings.warn(f"checkpoint {step} cannot be read ({error}); trying the one before", stacklevel=2)
         if steps:
             raise UserError(f"none of the checkpoints in {self.checkpoints} can be read: remove them to start afresh.")
-        return 0
+        if not self.carry.exists():
+            return 0
+        try:
+            return self.carried.load(self.carry)
+        except DAMAGED as error:
+            raise UserError(f"{self.carry} cannot be read ({error}): remove it to start afresh.") from error
 
     def check_sources(self, recorded: Path) -> None:
         """Warn if the run began with other pretrained weights than are found now."""
@@ -176,7 +203,7 @@ class Run:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def plain(config: TrainingConfig | MatchingConfig) -> dict:
+def plain(config: RunConfig) -> dict:
     """A config as YAML can hold it, without the folder it lies in."""
     return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items() if key != "out"}
 

@@ -4,10 +4,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 from einops import rearrange
+from PIL import Image
 from torch import Tensor
 
 from frfsr import degrade
 from frfsr.recipes.config import TrainingConfig
+from frfsr.recipes.photos import Photos, Place, mirrored, view
 
 SHUFFLES = {"easy": 2, "medium": 4, "hard": 8}
 
@@ -23,49 +25,113 @@ def degraded(hr: np.ndarray) -> dict[str, Tensor]:
     return {"lr": to_tensor(lr), "upsampled": to_tensor(degrade.upscale_bicubic(lr)), "hr": to_tensor(hr)}
 
 
-def own_reference(photo: np.ndarray) -> np.ndarray:
-    """The enlarged LR image of a photo (H, W, 3) uint8, of the photo's size: the reference where there is none."""
-    return degrade.resize(degrade.downscale(photo), *photo.shape[:2])
+def recolour(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Another camera, another hour: exposure, a gain for each channel and a gamma, each within 1 +- strength.
+
+    image: (3, H, W) in [0, 1], and so is the result.
+    """
+    exposure, gamma = (float(1 + strength * rng.uniform(-1, 1)) for _ in range(2))
+    gain = torch.from_numpy(1 + strength * rng.uniform(-1, 1, (3, 1, 1))).float()
+    return (exposure * gain * image).clamp(0, 1) ** gamma
+
+
+def log_uniform(low: float, high: float, rng: np.random.Generator) -> float:
+    """A factor between low and high: as often below as above their geometric mean."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+class Order:
+    """Endless numbers 0 ... count - 1: each once an epoch, in an order drawn for that epoch."""
+
+    def __init__(self, count: int, seed: int):
+        self.count, self.seed = count, seed
+        self.epoch, self.order = -1, np.empty(0, dtype=int)
+
+    def __getitem__(self, i: int) -> int:
+        epoch, place = divmod(i, self.count)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        return int(self.order[place])
 
 
 class TrainingSamples(torch.utils.data.Dataset):
     """Sample i of a run is a pure function of (seed, i): a resumed run sees what the uninterrupted one would have seen,
-    whatever the number of workers and processes. Every pair comes once an epoch, in an order drawn for that epoch."""
+    whatever the number of workers and processes. Every pair comes once an epoch; in stage sife every photo as often as
+    crops cover it. LR images are cut from those of the whole photos, as at use: a crop has neighbours."""
 
     def __init__(self, pairs: Dataset, config: TrainingConfig):
-        self.pairs, self.config = pairs, config
-        self.epoch, self.order = -1, np.empty(0, dtype=int)
+        self.config = config
+        self.photos = Photos(pairs, config.cache / max(config.workers, 1))
+        self.places = (
+            self.photos.by_area(config.crop) if config.stage == "sife" else [(i, 0) for i in range(len(pairs))]
+        )
+        self.order = Order(len(self.places), config.seed)
 
     def __len__(self) -> int:
         return self.config.steps * self.config.batch
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        epoch, place = divmod(i, len(self.pairs))
-        if epoch != self.epoch:
-            self.epoch, self.order = (
-                epoch,
-                np.random.default_rng([self.config.seed, epoch]).permutation(len(self.pairs)),
-            )
-        rng = np.random.default_rng([self.config.seed, 1, i])
-        pair = self.pairs[int(self.order[place])]
-        if self.config.stage == "sife":
-            photos = [pair["input"], *pair["references"]]
-            return degraded(self.crop_and_turn(photos[int(rng.integers(len(photos)))], rng)[0])
-        kind = rng.random()
-        if kind < self.config.unrelated_share:
-            pair = pair | {"references": self.pairs[int(rng.integers(len(self.pairs)))]["references"]}
-        elif kind < self.config.unrelated_share + self.config.own_share:
-            pair = pair | {"references": [own_reference(np.asarray(pair["input"]))]}
-        hr, reference = self.crop_and_turn(pair["input"], rng, pair["references"][0])
-        if self.config.shuffle != "none" and rng.random() < self.config.shuffle_share:
-            reference = degrade.shuffle_patches(reference, SHUFFLES[self.config.shuffle], rng)
-        sample = degraded(hr) | {"reference": to_tensor(reference)}
-        if self.config.stage == "all":
+        config = self.config
+        rng = np.random.default_rng([config.seed, 1, i])
+        place = self.places[self.order[i]]
+        symmetry = int(rng.integers(8)) if config.flip_rotate else 0
+        height, width = self.photos.low(place).shape[:2]
+        side = config.crop // degrade.SCALE
+        top, left = (int(rng.integers(0, max(length - side, 0) + 1)) for length in (height, width))
+        crop = self.crop(place, top, left)
+        sample = {name: to_tensor(degrade.flip_rotate(image, symmetry)) for name, image in crop.items()}
+        if config.stage == "sife":
+            return sample
+        centre = (top + side / 2) / height, (left + side / 2) / width
+        sample["reference"] = self.reference(place[0], centre, symmetry, rng)
+        if config.base_mix[0] < 1:
+            sample["base_mix"] = drawn_mix(config.base_mix, rng)
+        if config.stage == "all":
             sample["mix"] = torch.tensor(rng.random(), dtype=torch.float32)  # of I_HR and I_SR in eq. 29
         return sample
 
-    def crop_and_turn(self, photo, rng: np.random.Generator, *whole) -> list[np.ndarray]:
-        """A random crop of `photo` and the photos `whole`, all under the same flip and rotation."""
-        symmetry = int(rng.integers(8)) if self.config.flip_rotate else 0
-        crop = degrade.random_crop(np.asarray(photo), self.config.crop, rng)
-        return [degrade.flip_rotate(image, symmetry) for image in (crop, *map(np.asarray, whole))]
+    def crop(self, place: Place, top: int, left: int) -> dict[str, np.ndarray]:
+        """lr, upsampled and hr of the crop at (top, left) of the LR image; mirrored where the photo is smaller."""
+        size, scale = self.config.crop, degrade.SCALE
+        low, side = self.photos.low(place), size // scale
+        if min(low.shape[:2]) < side:
+            lr = mirrored(low, top, left, side, side)
+            upsampled = degrade.upscale_bicubic(lr)
+        else:
+            lr, box = low[top : top + side, left : left + side], (left, top, left + side, top + side)
+            upsampled = np.asarray(Image.fromarray(low).resize((size, size), Image.Resampling.BICUBIC, box))
+        hr = mirrored(self.photos.sharp(place), scale * top, scale * left, size, size)
+        return {"lr": lr, "upsampled": upsampled, "hr": hr}
+
+    def reference(self, pair: int, centre: tuple[float, float], symmetry: int, rng: np.random.Generator) -> Tensor:
+        """The reference of a pair's crop, (3, side, side): the part that lies where the crop does, with all that may
+        happen to it. centre: of the crop, as shares of the photo's sides; symmetry: the crop's."""
+        config, kind = self.config, rng.random()
+        own = config.unrelated_share <= kind < config.unrelated_share + config.own_share
+        if own:
+            photo = degrade.upscale_bicubic(self.photos.low((pair, 0)))
+        else:
+            unrelated = kind < config.unrelated_share
+            photo = self.photos.sharp((int(rng.integers(len(self.photos))) if unrelated else pair, 1))
+        elsewhere = not own and rng.random() < config.reference_share
+        zoom, degrees = 1.0, 0.0
+        if elsewhere:
+            zoom, degrees = log_uniform(*config.reference_zoom, rng), config.reference_turn * rng.uniform(-1, 1)
+        place = tuple(share * length for share, length in zip(centre, photo.shape[:2], strict=True))
+        reference = view(photo, config.reference_side, place, zoom, degrees)
+        if config.shuffle != "none" and rng.random() < config.shuffle_share:
+            reference = degrade.shuffle_patches(reference, SHUFFLES[config.shuffle], rng)
+        reference = to_tensor(degrade.flip_rotate(reference, symmetry))
+        return recolour(reference, config.reference_colour, rng) if elsewhere else reference
+
+
+def drawn_mix(shares: tuple[float, float, float], rng: np.random.Generator) -> Tensor:
+    """How much of the network's own base image, of the bicubic one and of the truth make this sample's, (3,).
+
+    shares: of the samples with the own, with the bicubic, and with the own moved towards the truth by up to a half.
+    """
+    own, bicubic, _ = shares
+    kind, amount = rng.random(), rng.uniform(0, 0.5)
+    if kind < own:
+        return torch.tensor([1.0, 0.0, 0.0])
+    return torch.tensor([0.0, 1.0, 0.0] if kind < own + bicubic else [1 - amount, 0.0, amount])

@@ -1,17 +1,19 @@
 """From a yaml and a command line to a configuration, data and initial weights."""
 
 import argparse
+import hashlib
+import json
 from pathlib import Path
 
 import yaml
 from accelerate import Accelerator
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, Image, concatenate_datasets
 
 from frfsr.config import from_mapping
 from frfsr.data import load_pairs
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
-from frfsr.recipes.config import MatchingConfig, TrainingConfig
+from frfsr.recipes.config import RunConfig, TrainingConfig
 from frfsr.recipes.pretrained import load_part, submodule
 from frfsr.reuse import continue_from
 
@@ -53,7 +55,7 @@ def require_precision(accelerator: Accelerator) -> None:
         raise UserError("mixed_precision=fp16 needs a GPU: on a CPU give bf16 or no.")
 
 
-def load_training_pairs(config: TrainingConfig | MatchingConfig) -> tuple[Dataset, Dataset]:
+def load_training_pairs(config: RunConfig) -> tuple[Dataset, Dataset]:
     """(pairs to train on, pairs held back for validation); stages that need no references also train on `photos`."""
     pairs = load_pairs(config.data).select_columns(["name", "input", "references"])
     if config.stage in ("rec", "all") and not pairs[0]["references"]:
@@ -64,10 +66,23 @@ def load_training_pairs(config: TrainingConfig | MatchingConfig) -> tuple[Datase
         )
     first_held_back = len(pairs) - config.held_back
     training, held_back = pairs.select(range(first_held_back)), pairs.select(range(first_held_back, len(pairs)))
-    if config.photos:
-        photos = load_pairs(config.photos).select_columns(["name", "input", "references"])
-        training = concatenate_datasets([training, photos])
-    return training, held_back
+    places = [config.photos] if isinstance(config.photos, str) else config.photos or []
+    if places and config.stage in ("rec", "all"):
+        raise UserError(
+            f"stage {config.stage} needs references, photos have none: give photos to stage sife or student."
+        )
+    photos = [load_pairs(place).select_columns(["name", "input", "references"]) for place in places]
+    return concatenate_datasets([training, *photos]), held_back
+
+
+def fingerprint(pairs: Dataset) -> str:
+    """SHA-256 of the pairs' names and of at most 256 of their images: the same wherever they lie."""
+    stored = pairs.cast_column("input", Image(decode=False)).select_columns(["name", "input"])
+    digest = hashlib.sha256(json.dumps(stored["name"][:]).encode())
+    for i in range(0, len(stored), -(-len(stored) // 256)):
+        image = stored[i]["input"]
+        digest.update(Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"])
+    return digest.hexdigest()
 
 
 def initialise(model: FRFSR, config: TrainingConfig) -> dict[str, str]:

@@ -13,22 +13,20 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from einops import repeat
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from frfsr.config import model_config
 from frfsr.errors import UserError
 from frfsr.kernels import flow_warp
 from frfsr.matching import correspond, enlarge_flow
 from frfsr.model import FRFSR
+from frfsr.recipes.carry import Carried
 from frfsr.recipes.config import MatchingConfig
 from frfsr.recipes.guard import Guard
+from frfsr.recipes.loop import Loop
 from frfsr.recipes.losses import contrastive_loss, distillation_loss, known_matches, matching_cross_entropy
-from frfsr.recipes.meter import Meter
-from frfsr.recipes.optim import rate_factor
 from frfsr.recipes.pretrained import load_part
 from frfsr.recipes.run import PICTURED, Run
-from frfsr.recipes.setup import command_line, load_training_pairs, require_precision
+from frfsr.recipes.setup import command_line, fingerprint, load_training_pairs, require_precision
 from frfsr.recipes.views import Views
 
 VALIDATION_VIEWS = 48
@@ -102,66 +100,47 @@ class MatchingLoss:
         return loss, terms | {"loss": loss}
 
 
-def train(config: MatchingConfig) -> None:
+def train(config: MatchingConfig) -> int:
     accelerator = Accelerator(
-        mixed_precision=config.mixed_precision, dataloader_config=DataLoaderConfiguration(split_batches=True)
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.accumulate,
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
     require_precision(accelerator)
     set_seed(config.seed)
-    run = Run(config, accelerator)
     photos, held_back = load_training_pairs(config)
+    run = Run(config, accelerator, fingerprint(photos))
     model = FRFSR(model_config(config.model))
     run.sources = {part: load_part(model, part, weights) for part, weights in config.init.items()}
     objective = MatchingLoss(config, accelerator.device)
     run.sources |= objective.sources
-    encoders = Encoders(model)
+    network = encoders = Encoders(model)
     guard = Guard(accelerator, encoders)
-    optimizer = torch.optim.Adam(encoders.parameters(), lr=config.lr)
+    rates = {"lr": config.lr, "initial_lr": config.lr}
+    optimizer = torch.optim.Adam([{"params": encoders.parameters(), **rates}])
     encoders, optimizer = accelerator.prepare(encoders, optimizer)
-    step = run.resume()
+    run.carried = Carried([network], [optimizer])
 
     views = Views(photos, config, config.steps * config.batch, config.seed)
     validation_views = Views(held_back, config, VALIDATION_VIEWS, seed=config.seed + 1)
-    remaining = Subset(views, range(step * config.batch, len(views)))
-    loader = accelerator.prepare(DataLoader(remaining, batch_size=config.batch, num_workers=config.workers))
-    if step == 0 and accelerator.is_main_process:
-        run.validated(0, *validate(Encoders(model), validation_views))
-    progress = tqdm(initial=step, total=config.steps, unit="step", disable=not accelerator.is_main_process)
-    meter = Meter(config.batch)
-
-    for batch in meter.batches(loader):
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * rate_factor(step, config)
-        loss, terms = objective(encoders(batch["image1"], batch["image2"]), batch)
-        meter.add(terms)
-        accelerator.backward(guard.watch(loss))
-        guard.step(optimizer, accelerator.clip_grad_norm_(encoders.parameters(), float("inf")))
-
-        step += 1
-        meter.steps += 1
-        progress.update()
-        if step % config.log_every == 0:
-            values = meter.read()
-            progress.set_postfix({name: f"{values[name]:.4g}" for name in ("loss", "samples_per_s")})
-            run.log(step, lr=optimizer.param_groups[0]["lr"], skipped=guard.skipped, **values)
-        with meter.paused():
-            if (step % config.validate_every == 0 or step == config.steps) and accelerator.is_main_process:
-                progress.write(run.validated(step, *validate(Encoders(model), validation_views)))
-                run.export(model)
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                run.save(step)
-    if accelerator.is_main_process:
-        progress.write(meter.summary())
+    loop = Loop(run, optimizer, [guard], lambda: validate(network, validation_views), model)
+    for batch in loop.over(views):
+        with accelerator.accumulate(encoders):
+            loss, terms = objective(encoders(batch["image1"], batch["image2"]), batch)
+            loop.meter.add(terms)
+            accelerator.backward(guard.watch(loss))
+            if accelerator.sync_gradients:
+                guard.step(optimizer, accelerator.clip_grad_norm_(encoders.parameters(), float("inf")))
     accelerator.end_training()
+    return loop.exit_code
 
 
 def main(arguments: list[str] | None = None) -> int:
     try:
-        train(command_line(MatchingConfig, __doc__, arguments))
+        return train(command_line(MatchingConfig, __doc__, arguments))
     except UserError as error:
         print(f"train_matching: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -7,42 +7,51 @@ from torch import Tensor
 
 from frfsr import degrade
 from frfsr.recipes.config import MatchingConfig
-from frfsr.recipes.homography import random_homography, transform, warp
-from frfsr.recipes.samples import degraded, to_tensor
+from frfsr.recipes.homography import random_homography, shift, similarity, transform, warp
+from frfsr.recipes.photos import Photos, mirrored
+from frfsr.recipes.samples import degraded, log_uniform, recolour, to_tensor
 
 
 class Views(torch.utils.data.Dataset):
-    """Sample i is a pure function of (seed, i).
+    """Sample i is a pure function of (seed, i); photos are drawn by their area.
 
     image1: (3, size, size), sharp or, in the student stage, the LR image enlarged; sharp1: image 1 in full resolution;
     image2: the second view; coordinates: (size, size, 2), where image 1's pixels lie in image 2.
     """
 
-    def __init__(self, photos: Dataset, config: MatchingConfig, length: int, seed: int):
-        self.photos, self.config, self.length, self.seed = photos, config, length, seed
+    def __init__(self, pairs: Dataset, config: MatchingConfig, length: int, seed: int):
+        self.config, self.length, self.seed = config, length, seed
+        self.photos = Photos(pairs, config.cache / max(config.workers, 1))
+        self.places = self.photos.by_area(config.size)
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
+        config, size = self.config, self.config.size
         rng = np.random.default_rng([self.seed, i])
-        pair = self.photos[int(rng.integers(len(self.photos)))]
-        choices = [pair["input"], *pair["references"]]
-        photo = np.asarray(choices[int(rng.integers(len(choices)))])
-        crop = degrade.flip_rotate(degrade.random_crop(photo, self.config.size, rng), int(rng.integers(8)))
-        homography = random_homography(np.random.RandomState(rng.integers(2**31)), self.config.size, self.config.jitter)
+        photo = self.photos.sharp(self.places[int(rng.integers(len(self.places)))])
+        top, left = (int(rng.integers(0, max(side - size, 0) + 1)) for side in photo.shape[:2])
+        symmetry = int(rng.integers(8))
+        crop = degrade.flip_rotate(mirrored(photo, top, left, size, size), symmetry)
         sharp = to_tensor(crop)
-        image1 = degraded(crop)["upsampled"] if self.config.stage == "student" else sharp
+        image1 = degraded(crop)["upsampled"] if config.stage == "student" else sharp
+
+        zoom, degrees = log_uniform(*config.zoom, rng), config.turn * rng.uniform(-1, 1)
+        margin = (
+            int(np.ceil(0.5 * size * max(1.42 / zoom - 1, 0))) + 3 * config.jitter + 4
+        )  # what image 2 may also show
+        whole = size + 2 * margin
+        surroundings = degrade.flip_rotate(mirrored(photo, top - margin, left - margin, whole, whole), symmetry)
+        zoomed = round(whole * zoom)
+        surroundings = to_tensor(degrade.resize(surroundings, zoomed, zoomed))
+        zoom = zoomed / whole
+        from_crop = shift((zoomed - 1) / 2) @ np.diag([zoom, zoom, 1]) @ shift(-(size - 1) / 2)
+        homography = random_homography(np.random.RandomState(rng.integers(2**31)), size, config.jitter)
+        homography = homography @ similarity(size, zoom, degrees)
         return {
             "image1": image1,
             "sharp1": sharp,
-            "image2": recolour(warp(sharp, homography), self.config.colour, rng),
-            "coordinates": torch.from_numpy(transform(np.linalg.inv(homography), *crop.shape[:2])).float(),
+            "image2": recolour(warp(surroundings, from_crop @ homography, size), config.colour, rng),
+            "coordinates": torch.from_numpy(transform(np.linalg.inv(homography), size, size)).float(),
         }
-
-
-def recolour(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Another camera, another hour: a gain for each channel and a gamma, within 1 +- strength. (3, H, W) in [0, 1]."""
-    gain = torch.from_numpy(1 + strength * rng.uniform(-1, 1, (3, 1, 1))).float()
-    gamma = float(1 + strength * rng.uniform(-1, 1))
-    return (gain * image).clamp(0, 1) ** gamma

@@ -20,7 +20,16 @@ SMALL = [
     "model.blocks=[1,1,1]",
     "model.sife_features=8",
     "model.sife_growth=8",
-    *("crop=32", "batch=2", "held_back=2", "warmup=0", "workers=0", "mixed_precision=no", "steps=1"),
+    *(
+        "crop=32",
+        "reference_side=64",
+        "batch=2",
+        "held_back=2",
+        "warmup=0",
+        "workers=0",
+        "mixed_precision=no",
+        "steps=1",
+    ),
 ]
 
 

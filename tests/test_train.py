@@ -35,6 +35,7 @@ SMALL = [
     "model.sife_features=8",
     "model.sife_growth=8",
     "crop=32",
+    "reference_side=48",
     "batch=2",
     "held_back=2",
     "warmup=0",
@@ -149,7 +150,7 @@ def fail_once(monkeypatch, owner: type, name: str, call: int, error: Exception) 
 def test_a_full_disk_costs_no_checkpoint_and_not_the_run(pairs, tmp_path, monkeypatch):
     fail_once(monkeypatch, recipe.Accelerator, "save_state", 2, OSError("No space left on device"))
     fail_once(monkeypatch, FRFSR, "save_pretrained", 2, SafetensorError("No space left on device"))
-    fail_once(monkeypatch, Image.Image, "save", 2, OSError("No space left on device"))
+    fail_once(monkeypatch, Image.Image, "save", 3, OSError("No space left on device"))
     with (
         pytest.warns(UserWarning, match="checkpoint 4 cannot be written"),
         pytest.warns(UserWarning, match="the weights cannot be written"),
@@ -157,7 +158,11 @@ def test_a_full_disk_costs_no_checkpoint_and_not_the_run(pairs, tmp_path, monkey
     ):
         assert run_here(pairs, tmp_path / "run", *FAST, "steps=5", "validate_every=2") == 0
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["0000002", "0000005"]
-    assert [path.name for path in sorted((tmp_path / "run" / "samples").iterdir())] == ["0000002.png", "0000005.png"]
+    assert [path.name for path in sorted((tmp_path / "run" / "samples").iterdir())] == [
+        "0000000.png",
+        "0000002.png",
+        "0000005.png",
+    ]
     FRFSR.from_pretrained(tmp_path / "run" / "weights")
 
 

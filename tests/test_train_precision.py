@@ -53,7 +53,13 @@ def train_all(training_pairs, small_training, small_model_folder, vgg16, tmp_pat
     def train_all(precision: str, *settings: str) -> Path:
         AcceleratorState._reset_state()
         out = tmp_path / precision
-        start = f"init={{all: {small_model_folder}}}", "perceptual=vgg16", f"perceptual_weights={vgg16}", "crop=32"
+        start = (
+            f"init={{all: {small_model_folder}}}",
+            "perceptual=vgg16",
+            f"perceptual_weights={vgg16}",
+            "crop=32",
+            "reference_side=64",
+        )
         run = f"data={training_pairs}", f"out={out}", f"mixed_precision={precision}"
         assert recipe.main(["--config", str(RECIPES / "tiny_all.yaml"), *small_training, *start, *run, *settings]) == 0
         return out

@@ -29,8 +29,8 @@ def command(training_pairs, small_training, small_model_folder, vgg16):
     def command(stage: str, out: Path, *settings: str) -> list[str]:
         changes = {
             "student": ["size=96", "jitter=4", f"teacher={small_model_folder}"],
-            "rec": ["crop=32", "init={}", "frozen=[]"],
-            "all": ["crop=32", f"init={{all: {small_model_folder}}}", *vgg],
+            "rec": ["crop=32", "reference_side=64", "init={}", "frozen=[]"],
+            "all": ["crop=32", "reference_side=64", f"init={{all: {small_model_folder}}}", *vgg],
         }
         run = [f"data={training_pairs}", f"out={out}", "checkpoint_every=2", "validate_every=1000"]
         return ["--config", str(RECIPES / f"tiny_{stage}.yaml"), *small_training, *changes[stage], *run, *settings]

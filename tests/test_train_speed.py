@@ -33,6 +33,7 @@ def test_the_recipe_itself_is_timed(tmp_path, monkeypatch, recipe):
     small = (
         "held_back=1",
         "crop=32",
+        "reference_side=32",
         "batch=2",
         "workers=0",
         "model.blocks=[1,1,1]",

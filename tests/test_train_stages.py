@@ -26,8 +26,9 @@ MODEL = [
     "model.sife_growth=8",
 ]
 SHORT = ["batch=2", "held_back=2", "warmup=0", "workers=0", "log_every=1", "mixed_precision=no"]
-CROP, SIZES = "crop=32", ("size=96", "jitter=4")  # smaller views have too few matches to learn from
-IMAGES, VIEWS = [*MODEL, *SHORT, CROP], [*MODEL, *SHORT, *SIZES]
+CROP = "crop=32", "reference_side=64"
+SIZES = "size=96", "jitter=4"  # smaller views have too few matches to learn from
+IMAGES, VIEWS = [*MODEL, *SHORT, *CROP], [*MODEL, *SHORT, *SIZES]
 FEW = ["model.blocks=[1,1,1]", "model.dynamic_blocks=[1,1,1]", "model.sife_blocks=1"]
 PAPER = [*FEW, *SHORT, "held_back=1", "steps=2"]  # the paper's widths
 
@@ -89,7 +90,7 @@ def rec(pairs, student, sife) -> Path:
 
 
 def all_stage(rec: Path, vgg16: Path) -> list[str]:
-    return [CROP, f"init={{all: {rec / 'weights'}}}", "perceptual=vgg16", f"perceptual_weights={vgg16}"]
+    return [*CROP, f"init={{all: {rec / 'weights'}}}", "perceptual=vgg16", f"perceptual_weights={vgg16}"]
 
 
 def test_teacher_and_student(teacher, student):
@@ -133,7 +134,7 @@ def test_the_papers_encoders_start_from_vgg16(pairs, vgg16, tmp_path, monkeypatc
 @pytest.mark.slow
 def test_the_papers_rec_and_all(pairs, vgg16, tmp_path):
     init = f"init={{encoder: {vgg16}, pyramid: {vgg16}}}"
-    assert run(recipe, "frfsr_rec.yaml", pairs, tmp_path / "rec", *PAPER, CROP, init) == 0
+    assert run(recipe, "frfsr_rec.yaml", pairs, tmp_path / "rec", *PAPER, *CROP, init) == 0
     assert run(recipe, "frfsr_all.yaml", pairs, tmp_path / "all", *PAPER, *all_stage(tmp_path / "rec", vgg16)) == 0
     assert_trained(tmp_path / "rec", "l1", 2)
     assert_trained(tmp_path / "all", "critic", 2)
@@ -196,7 +197,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(pairs, tmp_path):
         )
     whole, halves = weights(tmp_path / "1"), weights(tmp_path / "2")
     for name in whole:
-        torch.testing.assert_close(whole[name], halves[name], rtol=0, atol=2e-5)
+        torch.testing.assert_close(whole[name], halves[name], rtol=0, atol=1e-4)
 
 
 def spoil(monkeypatch, samples: set[int]) -> None:
@@ -230,9 +231,10 @@ def test_exploded_offsets_are_skipped(pairs, tmp_path):
     assert logged(tmp_path / "run", "skipped") == [0, 0, 1]  # the first step trains the zero tail alone
 
 
-def test_exploded_offsets_are_no_fault_of_the_critic(pairs, rec, vgg16, tmp_path):
+def test_exploded_offsets_are_no_fault_of_the_critic(pairs, rec, vgg16, tmp_path, capsys):
     settings = [*IMAGES, *all_stage(rec, vgg16), "steps=1", "offset_limit=1e-9"]
-    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *settings) == 0
+    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *settings) == 2
+    assert "1 of 1 steps were skipped" in capsys.readouterr().err
     assert logged(tmp_path / "run", "skipped") == [1]
     network, critic = (
         torch.load(tmp_path / "run" / "checkpoints" / "0000001" / file)["state"]

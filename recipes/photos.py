@@ -1,0 +1,114 @@
+"""The photos of a data set as arrays: each decoded once, as far as memory allows, and the LR image of the whole."""
+
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+from datasets import Dataset, Image, List
+from PIL import Image as PILImage
+
+from frfsr import degrade
+from frfsr.data import UNREADABLE, decode_image
+from frfsr.errors import UserError
+
+Place = tuple[int, int]
+"""A photo's place in a data set: number of the pair; 0 for its input, 1, 2, ... for its references."""
+
+
+class Photos:
+    """Photos (H, W, 3) uint8, RGB, sides cut to multiples of 4, by their place.
+
+    Decoded photos and their LR images are kept until `megabytes` are full; those that come later are made anew each
+    time, which in random order costs the same as dropping others for them.
+    """
+
+    def __init__(self, pairs: Dataset, megabytes: float):
+        stored = Image(decode=False)
+        self.pairs = pairs.cast_column("input", stored).cast_column("references", List(stored))
+        self.room = megabytes * 2**20
+        self.kept: dict[tuple[str, Place], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def sharp(self, place: Place) -> np.ndarray:
+        """The photo itself; UserError names one that cannot be decoded."""
+        return self.keep(("sharp", place), lambda: self.decode(place))
+
+    def low(self, place: Place) -> np.ndarray:
+        """The LR image of the whole photo, (H / 4, W / 4, 3)."""
+        return self.keep(("low", place), lambda: degrade.downscale(self.sharp(place)))
+
+    def keep(self, key: tuple[str, Place], make: Callable[[], np.ndarray]) -> np.ndarray:
+        photo = self.kept.get(key)
+        if photo is None:
+            photo = make()
+            if photo.nbytes <= self.room:
+                self.room -= photo.nbytes
+                self.kept[key] = photo
+        return photo
+
+    def decode(self, place: Place) -> np.ndarray:
+        row = self.pairs[place[0]]
+        stored = row["input"] if place[1] == 0 else row["references"][place[1] - 1]
+        try:
+            return np.ascontiguousarray(degrade.crop_to_multiple(np.asarray(decode_image(stored))))
+        except UNREADABLE as error:
+            raise unreadable(row, stored, error) from error
+
+    def by_area(self, side: int) -> list[Place]:
+        """Every photo as often as side x side squares cover it (at least once), inputs and references alike."""
+        places = []
+        for number, row in enumerate(self.pairs):
+            for k, stored in enumerate([row["input"], *row["references"]]):
+                source = stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"])
+                try:
+                    with PILImage.open(source) as image:
+                        squares = image.width * image.height / side**2
+                except UNREADABLE as error:
+                    raise unreadable(row, stored, error) from error
+                places += [(number, k)] * max(1, round(squares))
+        return places
+
+
+def unreadable(row: dict, stored: dict, error: Exception) -> UserError:
+    """What to say of a stored image that cannot be read."""
+    return UserError(f"{stored['path'] or row['name']} cannot be read ({error}): mend it or take it out of the data.")
+
+
+def mirrored(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """The height x width window of an image (H, W, 3) at (top, left), which continues mirrored beyond its borders."""
+
+    def inside(start: int, count: int, side: int) -> np.ndarray:
+        place = np.arange(start, start + count) % (2 * side)
+        return np.minimum(place, 2 * side - 1 - place)
+
+    return image[inside(top, height, image.shape[0])][:, inside(left, width, image.shape[1])]
+
+
+def view(
+    image: np.ndarray, side: int, centre: tuple[float, float], zoom: float = 1.0, degrees: float = 0.0
+) -> np.ndarray:
+    """A side x side view of an image (H, W, 3) uint8, zoomed and turned around a point of it; antialiased bicubic.
+
+    Args:
+        image: the photo; beyond its borders it continues mirrored.
+        side: of the view, in its own pixels.
+        centre: the point (y, x) in pixels of the photo; moved as far as a view that is smaller than the photo needs to
+            stay inside.
+        zoom: size of the content in the view over that in the photo.
+        degrees: the content is turned counter-clockwise.
+    """
+    half = side / zoom / 2
+    y, x = (
+        min(max(wanted, half), length - half) if length > 2 * half else length / 2
+        for wanted, length in zip(centre, image.shape[:2], strict=True)
+    )
+    reach = int(np.ceil((1.42 if degrees else 1) * half)) + 4  # of a turned view half a diagonal; and the kernel
+    window = PILImage.fromarray(mirrored(image, round(y) - reach, round(x) - reach, 2 * reach, 2 * reach))
+    zoomed = round(2 * reach * zoom)
+    window = window.resize((zoomed, zoomed), PILImage.Resampling.BICUBIC)
+    if degrees:
+        window = window.rotate(degrees, PILImage.Resampling.BICUBIC)
+    corner = (zoomed - side) // 2
+    return np.asarray(window)[corner : corner + side, corner : corner + side]
