@@ -122,8 +122,9 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(folder, small_model_fold
     write_photo(read_photo("reference.jpg"), "truncated.tif")
     (folder / "truncated.tif").write_bytes((folder / "truncated.tif").read_bytes()[:300])
     Image.new("RGBA", (3, 3)).save("alpha.png")
-    Image.new("L", (100, 100)).save("bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    bomb = bytearray((folder / "photo.png").read_bytes())
+    bomb[16:24] = 2 * (100_000).to_bytes(4, "big")  # width and height
+    (folder / "bomb.png").write_bytes(bomb)
     (folder / "wrong").mkdir()
     (folder / "wrong/config.json").write_bytes((small_model_folder / "config.json").read_bytes())
     (folder / "wrong/model.safetensors").write_bytes(b"not tensors")

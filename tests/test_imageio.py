@@ -9,7 +9,16 @@ import tifffile
 from PIL import Image, ImageCms
 
 from frfsr.errors import UserError
-from frfsr.imageio import Photo, check_output, photo_from_pil, photo_to_pil, read_photo, write_photo
+from frfsr.imageio import (
+    ImageWarning,
+    Metadata,
+    Photo,
+    check_output,
+    photo_from_pil,
+    photo_to_pil,
+    read_photo,
+    write_photo,
+)
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 ORIENTATION = 0x0112
@@ -17,7 +26,7 @@ ORIENTATION = 0x0112
 
 def random_photo(channels: int, dtype: type, height: int = 5, width: int = 7) -> Photo:
     values = np.random.default_rng(channels).integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype)
-    return Photo(values, PROFILE)
+    return Photo(values, Metadata(icc_profile=PROFILE))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -29,14 +38,15 @@ def test_lossless_formats_keep_every_bit_and_the_profile(tmp_path, channels, dty
     again = read_photo(tmp_path / f"photo{suffix}")
     assert again.pixels.dtype == dtype
     np.testing.assert_array_equal(again.pixels, photo.pixels)
-    assert again.icc_profile == PROFILE
+    assert again.metadata.icc_profile == PROFILE
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_16_bits_become_8_where_the_format_has_no_more(tmp_path, channels, suffix):
     grey_ramp = np.linspace(0, 65535, 64 * 64).round().astype(np.uint16).reshape(64, 64, 1)
-    write_photo(Photo(grey_ramp.repeat(channels, axis=2)), tmp_path / f"photo{suffix}")
+    with pytest.warns(ImageWarning, match="8 of the 16 bits"):
+        write_photo(Photo(grey_ramp.repeat(channels, axis=2)), tmp_path / f"photo{suffix}")
     again = read_photo(tmp_path / f"photo{suffix}").pixels
     assert again.dtype == np.uint8
     assert np.abs(again.astype(int) - grey_ramp / 257).max() < 8
@@ -154,18 +164,18 @@ def png_header(width: int, height: int, bit_depth: int) -> bytes:
 
 
 @pytest.mark.parametrize("bit_depth", [8, 16])
-@pytest.mark.parametrize("side", [10_000, 40_000])
+@pytest.mark.parametrize("side", [17_000, 40_000])
 def test_decompression_bombs_are_refused(tmp_path, side, bit_depth):
     (tmp_path / "bomb.png").write_bytes(png_header(side, side, bit_depth))
     with pytest.raises(UserError, match="bomb"):
         read_photo(tmp_path / "bomb.png")
 
 
-def test_a_16_bit_tiff_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 34)
+def test_a_16_bit_tiff_bomb_is_refused(tmp_path):
     write_photo(random_photo(3, np.uint16, 5, 7), tmp_path / "bomb.tif")
-    with pytest.raises(UserError, match="bomb"):
-        read_photo(tmp_path / "bomb.tif")
+    assert read_photo(tmp_path / "bomb.tif", max_pixels=35).pixels.shape == (5, 7, 3)
+    with pytest.raises(UserError, match=r"bomb.*max-pixels"):
+        read_photo(tmp_path / "bomb.tif", max_pixels=34)
 
 
 @pytest.mark.parametrize("path", ["missing.png", ".", "text.png", "zero.png"])

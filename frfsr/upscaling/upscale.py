@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -120,7 +120,7 @@ def upscale_photo(
     for strip in run.strips(to_tensor(photo), [to_tensor(reference) for reference in references]):
         color[top : top + strip.shape[1]] = to_pixels(strip[None], color.shape[2], color.dtype)
         top += strip.shape[1]
-    return Upscaled(Photo(result, photo.icc_profile), run.report())
+    return Upscaled(photo._replace(pixels=result), run.report())
 
 
 class Run:
@@ -249,10 +249,10 @@ def enlarge_alpha(alpha: np.ndarray) -> np.ndarray:
 
 
 def to_tensor(photo: Photo) -> Tensor:
-    """The colour of a photo as (1, 3, H, W) float32 RGB in [0, 1]; grey is repeated, alpha left out."""
-    color = photo.pixels[..., :-1] if photo.has_alpha else photo.pixels
+    """Return the colour of a photo as (1, 3, H, W) float32 RGB in [0, 1], continued into what is transparent."""
+    color = photo.filled_rgb()
     values = torch.from_numpy(color.astype(np.float32) / np.iinfo(color.dtype).max)
-    return repeat(values, "h w 1 -> 1 c h w", c=3) if color.shape[2] == 1 else rearrange(values, "h w c -> 1 c h w")
+    return rearrange(values, "h w c -> 1 c h w")
 
 
 def to_pixels(image: Tensor, channels: int, dtype: np.dtype) -> np.ndarray:
