@@ -125,7 +125,7 @@ def test_tensorboard_gets_what_the_log_gets(pairs, tmp_path):
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     (l1,) = events.Scalars("l1")
-    assert (l1.step, l1.value) == (1, pytest.approx(logged[0]["l1"], abs=1e-6))
+    assert (l1.step, l1.value) == (1, pytest.approx(logged[1]["l1"], abs=1e-6))
 
 
 def test_other_settings_do_not_continue_a_run(pairs, tmp_path, capsys):
