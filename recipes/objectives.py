@@ -94,6 +94,6 @@ def base_image(network: FRFSR, batch: dict[str, Tensor]) -> Tensor | None:
     """
     if "base_mix" not in batch:
         return None
-    own = network.single_image(batch["lr"], batch["upsampled"])[1]
+    own = network(batch["lr"], None, batch["upsampled"]).image
     choices = torch.stack([own, batch["upsampled"], batch["hr"]])
     return einsum(batch["base_mix"], choices, "b kind, kind b c h w -> b c h w")
