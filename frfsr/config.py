@@ -1,13 +1,17 @@
 """The network's configuration, `FRFSRConfig`, one field a choice, and checks that other configurations share."""
 
-import difflib
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args, get_origin
+from dataclasses import fields
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import Field
 
 from frfsr.errors import UserError
+from frfsr.settings import Depth, Width, require_divisible, settings
 
-Scales = tuple[int, int, int]
-"""One number for each scale of the U-Net: large (x4, full resolution), medium (x2), small (LR resolution)."""
+Widths = tuple[Width, Width, Width]
+"""Channels at each scale of the U-Net: large (x4, full resolution), medium (x2), small (LR resolution)."""
+Depths = tuple[Depth, Depth, Depth]
+"""Blocks at each scale, likewise."""
 
 
 def require_choices(config: Any) -> None:
@@ -34,35 +38,45 @@ def require_numbers(config: Any) -> None:
             raise UserError(f"{f.name} must be {kind}, got {value!r}.") from None
 
 
-@dataclass
+def require_paths(config: Any) -> None:
+    """Raise UserError for a run without data or run folder, or with weights of no named part."""
+    for name in ("data", "out"):
+        if not getattr(config, name):
+            raise UserError(f"{name} is not set: give it in the yaml or as {name}=PATH.")
+    if not isinstance(config.init, dict):
+        raise UserError(f"init must be {{PART: WEIGHTS}}, for example {{encoder: torchvision}}, got {config.init!r}.")
+
+
+@settings
 class FRFSRConfig:
     """The network. Defaults are the paper's; where it is silent, the published code's (docs/faithfulness.md)."""
 
     # CTW: texture encoder and matching (section III-B)
-    encoder_channels: Scales = (64, 128, 256)  # widths of the encoder's three stages; these are VGG16's
+    encoder_channels: Widths = (64, 128, 256)  # widths of the encoder's three stages; these are VGG16's
     shared_encoder: bool = True  # one for LR and reference ("parameter-sharing"); published: two sets of weights
     match_padding: Literal["same", "valid"] = "same"  # valid: only patches wholly inside are matched (published)
-    refine: int = 0  # search radius, reference pixels, of a block matching after the argmax; 0: none (the paper)
+    # Search radius, reference pixels, of a block matching after the argmax; 0: none (the paper)
+    refine: Annotated[int, Field(ge=0, le=16)] = 0
 
     # Reference features F_Ref^i (section III-C)
-    texture_channels: Scales = (64, 128, 256)  # relu1_1, relu2_1, relu3_1 of VGG19
+    texture_channels: Widths = (64, 128, 256)  # relu1_1, relu2_1, relu3_1 of VGG19
 
     # SIFE (eq. 14): ESRGAN's RRDB trunk
     sife: bool = True
-    sife_features: int = 64
-    sife_blocks: int = 23
-    sife_growth: int = 32
+    sife_features: Width = 64
+    sife_blocks: Depth = 23
+    sife_growth: Width = 32
     # Where F_sife, F_rec and the U-Net's skips join F_LR. joint: before FAM and TAAM. separate: F_sife and F_rec by a
     # convolution of their own, and all of them only where TAAM begins; FAM and residuals see plain F_LR (published).
     fusion: Literal["joint", "separate"] = "joint"
 
     # FAM (eq. 15-16)
-    groups: int = 8  # deformable groups
+    groups: Width = 8  # deformable groups
 
     # TAAM and DRB (eq. 17-25)
-    channels: Scales = (64, 64, 64)  # of F_LR
-    dynamic_blocks: Scales = (2, 2, 2)  # residual blocks of two decoupled dynamic filters
-    blocks: Scales = (16, 16, 16)  # residual blocks with ESA
+    channels: Widths = (64, 64, 64)  # of F_LR
+    dynamic_blocks: Depths = (2, 2, 2)  # residual blocks of two decoupled dynamic filters
+    blocks: Depths = (16, 16, 16)  # residual blocks with ESA
     filter_norm: bool = True  # FN of figure 5; the published code leaves it out
     esa: bool = True  # attention in those blocks; without it and without dynamic blocks: the baseline of Table VII
     dynamic_skip: bool = False  # F_LR is added after the dynamic blocks too, not only after the DRB (published)
@@ -75,19 +89,12 @@ class FRFSRConfig:
     reuse: bool = False
 
     def __post_init__(self):
-        for name in ("encoder_channels", "texture_channels", "channels", "dynamic_blocks", "blocks"):
-            value = tuple(getattr(self, name))  # JSON and YAML give lists
-            if len(value) != 3:
-                raise UserError(f"{name} needs three numbers (large, medium, small scale), got {list(value)}.")
-            setattr(self, name, value)
-        require_choices(self)
         if self.base == "sife" and not self.sife:
             raise UserError("base: sife needs sife: true.")
         if self.refine and self.match_padding != "same":
             raise UserError("refine needs match_padding: same.")
         for channels in self.texture_channels:
-            if channels % self.groups:
-                raise UserError(f"groups ({self.groups}) must divide every one of texture_channels, got {channels}.")
+            require_divisible("every one of texture_channels", channels, "groups", self.groups)
 
     @classmethod
     def paper(cls, **changes: Any) -> "FRFSRConfig":
@@ -127,27 +134,10 @@ class FRFSRConfig:
         return cls(**(sizes | changes))
 
 
-def from_mapping(config_class: type, values: dict[str, Any]):
-    """Build a config dataclass; a key that it lacks is an error which names the nearest one that it has."""
-    require_known(config_class, values)
-    return config_class(**values)
-
-
-def require_known(config_class: type, values: dict[str, Any]) -> None:
-    """Raise UserError for a key that is no field of the dataclass, with the nearest one that is."""
-    known = [f.name for f in fields(config_class)]
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
-            raise UserError(f"unknown key {key!r} in the configuration; {hint}")
-
-
 def model_config(values: dict[str, Any]) -> FRFSRConfig:
     """{"preset": "tiny", changes...} -> FRFSRConfig."""
     changes = dict(values)
     preset = changes.pop("preset", "paper")
     if preset not in ("paper", "published", "tiny"):
         raise UserError(f"unknown preset {preset!r}: use paper, published or tiny.")
-    require_known(FRFSRConfig, changes)
     return getattr(FRFSRConfig, preset)(**changes)

@@ -9,13 +9,13 @@ import yaml
 from accelerate import Accelerator
 from datasets import Dataset, Image, concatenate_datasets
 
-from frfsr.config import from_mapping
 from frfsr.data import load_pairs
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
 from frfsr.recipes.config import RunConfig, TrainingConfig
 from frfsr.recipes.pretrained import load_part, submodule
 from frfsr.reuse import continue_from
+from frfsr.settings import from_mapping
 
 
 def command_line(config_class: type, description: str, arguments: list[str] | None = None):

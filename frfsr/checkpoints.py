@@ -1,0 +1,310 @@
+"""Names -> files -> weights: the one rule of the project for where weights are, and how they are read safely.
+
+A name is looked up in this order: a packaged name without a slash ("frfsr-tiny"; the folder of that name here is
+"./frfsr-tiny"), a file or folder of this machine, a Hub id ("owner/name").
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from frfsr.errors import UserError
+from frfsr.pixels import IMAGENET_MEAN, IMAGENET_STD
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT = 1
+"""Version of config.json. Later versions read earlier ones; a file without it is of version 1."""
+PACKAGED = Path(__file__).parent / "weights"
+CHECKPOINT_ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+
+State = Mapping[str, Tensor]
+Names = dict[str, str]
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """Which files of a Hub repository, and how they are fetched: as `huggingface_hub.hf_hub_download` names them."""
+
+    revision: str | None = None
+    token: str | bool | None = None
+    cache_dir: str | Path | None = None
+    subfolder: str | None = None
+    local_files_only: bool = False
+
+
+class ModelFiles(NamedTuple):
+    """A model's two files, and its name for messages."""
+
+    config: Path
+    weights: Path
+    label: str
+
+
+def packaged_names() -> str:
+    """Names of the weights inside the package, comma-separated."""
+    return ", ".join(sorted(folder.name for folder in PACKAGED.glob("*/"))) or "none"
+
+
+def find_model(name_or_path: str | Path, hub: HubOptions | None = None) -> ModelFiles:
+    """Find config.json and model.safetensors of a model.
+
+    Args:
+        name_or_path: a packaged name, a folder, or a Hub id.
+        hub: for a Hub id.
+
+    Raises:
+        UserError: there is no such model, with what to give instead.
+    """
+    folder = _local(name_or_path)
+    if folder is None:
+        files = [_download(str(name_or_path), name, hub or HubOptions()) for name in (CONFIG, WEIGHTS)]
+        return ModelFiles(*files, str(name_or_path))
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: give the folder with {CONFIG} and {WEIGHTS}, or convert it first.")
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        inner = folder / "weights"
+        hint = f"did you mean {inner}?" if (inner / CONFIG).is_file() else "`frfsr convert` and training make both."
+        raise UserError(f"{folder} has no {' and no '.join(missing)}: {hint}")
+    return ModelFiles(folder / CONFIG, folder / WEIGHTS, str(name_or_path))
+
+
+def find_weights(name_or_path: str | Path, hub: HubOptions | None = None) -> Path:
+    """Find one file of weights.
+
+    Args:
+        name_or_path: a checkpoint file, or whatever `find_model` takes.
+        hub: for a Hub id.
+
+    Raises:
+        UserError: there is none.
+    """
+    place = _local(name_or_path)
+    if place is None:
+        return _download(str(name_or_path), WEIGHTS, hub or HubOptions())
+    return place if place.is_file() else find_model(name_or_path).weights
+
+
+def _local(name_or_path: str | Path) -> Path | None:
+    """The file or folder that is meant, or None for a Hub id."""
+    name = str(name_or_path)
+    if isinstance(name_or_path, str) and name and "/" not in name and (PACKAGED / name).is_dir():
+        return PACKAGED / name
+    path = Path(name).expanduser()
+    if name and path.exists():
+        return path
+    parts = name.split("/")
+    is_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or "\\" in name
+    is_path |= len(parts) != 2 or not all(parts) or Path(parts[0]).is_dir() or path.suffix in CHECKPOINT_ENDINGS
+    if is_path:
+        raise UserError(f"no model {name!r}: give a packaged name ({packaged_names()}), a folder or a Hub id.")
+    return None
+
+
+def _download(repository: str, name: str, hub: HubOptions) -> Path:
+    """A file of a Hub repository, from the cache if it is there; every failure as one line."""
+    try:
+        return Path(
+            hf_hub_download(
+                repository,
+                name,
+                revision=hub.revision,
+                token=hub.token,
+                cache_dir=hub.cache_dir,
+                subfolder=hub.subfolder,
+                local_files_only=hub.local_files_only,
+            )
+        )
+    except GatedRepoError as error:
+        reason = "it asks for its conditions to be accepted and for a token"
+        raise UserError(f"cannot fetch {repository} from the Hub: {reason}.") from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"{repository} on the Hub has no revision {hub.revision!r}.") from error
+    except RepositoryNotFoundError as error:
+        reason = "there is no such repository, or it is private and needs a token"
+        raise UserError(
+            f"no model {repository!r}: on the Hub {reason}; packaged are {packaged_names()}; a folder is given by its "
+            "path."
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"no model {repository!r}: it is neither a folder nor in the cache, and the Hub cannot be reached; packaged "
+            f"are {packaged_names()}."
+        ) from error
+    except EntryNotFoundError as error:
+        place = f"{repository}/{hub.subfolder}" if hub.subfolder else repository
+        raise UserError(f"{place} on the Hub has no {name}: it is no model of frfsr.") from error
+    except HFValidationError as error:
+        raise UserError(f"no model {repository!r}: it is neither a folder nor a valid Hub id.") from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"cannot fetch {repository} from the Hub ({reason}).") from error
+
+
+def read_config(files: ModelFiles) -> tuple[str, dict[str, Any]]:
+    """Read a config.json.
+
+    Returns:
+        The architecture's name ("frfsr" where none is named), and its configuration.
+
+    Raises:
+        UserError: it is no JSON object, or of a later version.
+    """
+    try:
+        values = json.loads(files.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{CONFIG} of {files.label} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{CONFIG} of {files.label} is no JSON object.")
+    version = values.pop("format", FORMAT)
+    if version != FORMAT:
+        raise UserError(f"{files.label} has format {version!r}, this version reads {FORMAT}: update frfsr.")
+    return str(values.pop("architecture", "frfsr")), values
+
+
+def load_module(make: Callable[[], Module], files: ModelFiles) -> Module:
+    """Make a module and load its weights, whose names and shapes are compared before memory is taken.
+
+    Args:
+        make: builds the module; called first without memory, on the meta device.
+        files: where the weights are.
+
+    Raises:
+        UserError: the file is damaged, does not fit the configuration, or has values that are not finite.
+    """
+    with torch.device("meta"):
+        expected = {name: list(value.shape) for name, value in make().state_dict().items()}
+    try:
+        with safe_open(files.weights, "pt") as stored:
+            found = {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118
+        require_same_keys(expected, found, f"{WEIGHTS} of {files.label} does not fit its {CONFIG}")
+        state = load_file(files.weights)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{WEIGHTS} of {files.label} cannot be read ({reason}): fetch it again.") from error
+    broken = next((name for name, value in state.items() if not torch.isfinite(value).all()), None)
+    if broken:
+        raise UserError(f"{files.label} has weights that are NaN or infinite ({broken}): take other weights.")
+    module = make()
+    module.load_state_dict(state)
+    return module
+
+
+def require_same_keys(expected: Mapping[str, list[int]], found: Mapping[str, list[int]], what: str) -> None:
+    """Raise UserError, which begins with `what`, if shapes by name differ: missing, unknown, or of another shape."""
+    problems = {
+        "missing": [name for name in expected if name not in found],
+        "unknown": [name for name in found if name not in expected],
+        "of another shape": [
+            name for name in expected if name in found and list(found[name]) != list(expected[name])
+        ],
+    }
+    for problem, names in problems.items():
+        if names:
+            listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+            raise UserError(f"{what}: {problem}: {listed}.")
+
+
+def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
+    """Read a .safetensors or .pth file; of the latter only tensors and plain containers are unpickled.
+
+    Raises:
+        UserError: the file is missing or is neither.
+    """
+    try:
+        if Path(path).suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}.") from error
+    except Exception as error:  # unpickling something else than a checkpoint can fail in any way
+        raise UserError(f"{path} is not a checkpoint: give a .pth or .safetensors file of weights.") from error
+
+
+def unwrap(checkpoint: Mapping[str, Any], what: str) -> dict[str, Tensor]:
+    """The tensors of a published checkpoint, without its wrappers and the ImageNet constants that our modules have.
+
+    Args:
+        checkpoint: tensors by key; wrapped as checkpoint files are ("params_ema", "params", "state_dict", and
+            "module." or "generator." before every key) or not.
+        what: its name for messages.
+
+    Raises:
+        UserError: something else than tensors remains, or the constants are others.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise UserError(f"{what} is not a checkpoint of weights but a {type(checkpoint).__name__}.")
+    for wrapper in ("params_ema", "params-ema", "params", "state_dict"):
+        if isinstance(checkpoint.get(wrapper), Mapping):
+            checkpoint = checkpoint[wrapper]
+    state = {}
+    for key, value in checkpoint.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{what} is not a checkpoint of weights: {key!r} is a {type(value).__name__}.")
+        constant = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.get(key.rpartition(".")[2])
+        if constant is None:
+            state[key.removeprefix("module.").removeprefix("generator.")] = value
+        elif value.numel() != 3 or not torch.allclose(value.flatten().float().cpu(), torch.tensor(constant), atol=1e-4):
+            raise UserError(f"{what}: {key!r} is not ImageNet's, which the encoder needs.")
+    return state
+
+
+def load_published(module: nn.Module, state: State, names: Names, what: str, unused: tuple[str, ...] = ()) -> None:
+    """Copy published weights into our module.
+
+    Args:
+        module: takes them.
+        state: tensors under the published keys.
+        names: path of our module -> path of the published one; for a parameter the longest path that fits counts.
+        what: the checkpoint's name for messages.
+        unused: beginnings of keys that may be there and are not needed.
+
+    Raises:
+        UserError: a key is missing, unknown or of a wrong shape; it names the keys.
+    """
+    ours = module.state_dict()
+    expected = {published_key(key, names): key for key in ours}
+    wanted = {theirs: list(ours[key].shape) for theirs, key in expected.items()}
+    found = {
+        key: list(value.shape) for key, value in state.items() if key in wanted or not (unused and key.startswith(unused))
+    }
+    require_same_keys(wanted, found, f"not a checkpoint of this architecture ({what})")
+    module.load_state_dict({key: state[theirs] for theirs, key in expected.items()})
+
+
+def published_key(key: str, names: Names) -> str:
+    """The published name of our parameter `key`."""
+    path = key
+    while path and path not in names:
+        path = path.rpartition(".")[0]
+    return names[path] + key[len(path) :] if path else key
+
+
+def size(state: State, key: str) -> int:
+    """Output channels of the weight `key`; UserError if it is missing."""
+    if key not in state:
+        raise UserError(f"not a checkpoint of this architecture: it lacks {key!r}.")
+    return state[key].shape[0]
+
+
+def count(state: State, prefix: str) -> int:
+    """Number of the modules `prefix`0, `prefix`1, ..."""
+    return len({key[len(prefix) :].partition(".")[0] for key in state if key.startswith(prefix)})

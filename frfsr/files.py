@@ -1,0 +1,116 @@
+"""Files and folders that appear whole or not at all: what is written lies beside its place until it is complete."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+from frfsr.errors import UserError
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Give a path to write to; the file that lies there replaces `path` when the block ends without an error.
+
+    A link is followed, so that what it points to is replaced. A file that is replaced passes on its mode.
+
+    Args:
+        path: the file's final place; its folder must exist. The path given has the same ending.
+
+    Yields:
+        An empty file beside `path`, removed when the block fails.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    with _beside(path) as (partial, target):
+        yield partial
+        if target.exists():
+            shutil.copymode(target, partial)
+        os.replace(partial, target)
+
+
+def require_writable(path: str | Path) -> None:
+    """Try whether `whole_file` could write here, before the long work; nothing is left.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    with _beside(path):
+        pass
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file (UTF-8) whole or not at all.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty folder to fill; it replaces the folder `path` when the block ends without an error.
+
+    Args:
+        path: the folder's final place; its parent must exist. What it held before is removed.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    path = Path(path)
+    partial, old = (path.with_name(f".{path.name}.{kind}") for kind in ("partial", "old"))
+    for folder in (partial, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+    finally:
+        for folder in (partial, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def added_to_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty folder to fill; its files move into the folder `path`, which is made if needed, at the end.
+
+    Other files of `path` stay; none is moved when the block fails.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".partial-", dir=path) as partial:
+            yield Path(partial)
+            for name in sorted(os.listdir(partial)):
+                os.replace(Path(partial, name), path / name)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror or error}.") from error
+
+
+@contextmanager
+def _beside(path: str | Path) -> Iterator[tuple[Path, Path]]:
+    """An empty file beside `path`, which is removed at the end if it still exists, and `path` without links."""
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} exists and is not a file: give the output another name.")
+        target = path.resolve()
+        partial = target.with_name(f".{uuid4().hex}.partial{target.suffix}")
+        partial.touch(exist_ok=False)
+        try:
+            yield partial, target
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -1,0 +1,241 @@
+"""The contract of every network, and what passes between its boxes.
+
+The engine, the evaluation and the recipes see nothing of a network but what stands here.
+"""
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from frfsr.checkpoints import CONFIG, FORMAT, WEIGHTS, HubOptions, find_model, load_module, read_config
+from frfsr.errors import UserError
+from frfsr.settings import from_mapping
+
+
+class Correspondence(NamedTuple):
+    """For every LR position the best matching place in the reference.
+
+    Attributes:
+        score: (B, h, w) float32, cosine of the two 3x3 patches, -1 ... 1 (eq. 6); 0 where nothing was matched.
+        flow: (B, h, w, 2) float32, displacement (x, y) in LR pixels = reference pixels / 4 (eq. 9), whole numbers
+            unless it is refined. With "same" padding it belongs to the patch centred on the pixel, with "valid" to the
+            patch whose top-left corner is the pixel.
+        index: (B, hq, wq) int64, row-major number of the matched patch in the reference's patch grid (eq. 7).
+        source: (B, hq, wq) int64, which of several references it lies in; None for a single one.
+    """
+
+    score: Tensor
+    flow: Tensor
+    index: Tensor
+    source: Tensor | None = None
+
+
+class ReferenceFeatures(NamedTuple):
+    """What networks that match texture features need of a reference, so that many LR images or tiles can share it.
+
+    Attributes:
+        matching: texture features (B, C, hr, wr) at stride 4.
+        pyramid: F_Ref (B, C_i, ...) at strides 1, 2 and 4.
+        luma: for the refinement of the flow, (B, 1, 4hr, 4wr), or None where the network has none.
+    """
+
+    matching: Tensor
+    pyramid: tuple[Tensor, Tensor, Tensor]
+    luma: Tensor | None = None
+
+
+class SRResult(NamedTuple):
+    """What a network returns.
+
+    Attributes:
+        image: (B, 3, 4h, 4w), RGB, about [0, 1], not clamped unless the network does so itself.
+        features: the tap F_rec that feature reuse takes (eq. 1); None where the network has none or saw no reference.
+        correspondence: what was matched with what; None where nothing was.
+    """
+
+    image: Tensor
+    features: Tensor | None = None
+    correspondence: Correspondence | None = None
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of a network's parameter groups.
+
+    Attributes:
+        main: of all that has no rate of its own.
+        offset: of the convolutions that predict offsets, at the large, medium and small scale.
+        parts: of named parts, for example {"sife": 1e-5}.
+    """
+
+    main: float
+    offset: tuple[float, float, float] = (1e-4, 1e-5, 1e-6)
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+class StoredModule(nn.Module, PyTorchModelHubMixin, library_name="frfsr", license="apache-2.0"):
+    """A module that is saved as config.json and model.safetensors, in a folder or on the Hub.
+
+    Attributes:
+        architecture: its name in config.json and in `frfsr.architectures`.
+        config_class: the dataclass of its sizes, made by `frfsr.settings.settings`.
+        config: an instance of it.
+    """
+
+    architecture: ClassVar[str]
+    config_class: ClassVar[type]
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **hub: Any) -> Self:
+        """Load weights that come with the package ("frfsr-tiny"), from a folder, or from the Hub by id.
+
+        Args:
+            name_or_path: see `frfsr.checkpoints.find_model`; nothing is unpickled.
+            **hub: fields of `HubOptions`: revision, token, cache_dir, subfolder, local_files_only.
+
+        Raises:
+            UserError: they are not found, do not fit each other, or are of another architecture.
+        """
+        files = find_model(name_or_path, HubOptions(**hub))
+        architecture, values = read_config(files)
+        if architecture != cls.architecture:
+            raise UserError(
+                f"{files.label} holds the architecture {architecture!r}, not {cls.architecture!r}: load it by "
+                "frfsr.load, or give another folder."
+            )
+        return cls.from_files(files, values)
+
+    @classmethod
+    def from_files(cls, files: Any, values: dict[str, Any]) -> Self:
+        """Build the module that config.json describes and load its weights, in evaluation mode; see `load_module`."""
+        try:
+            config = from_mapping(cls.config_class, values)
+        except UserError as error:
+            raise UserError(f"{CONFIG} of {files.label}: {error}") from error
+        return load_module(lambda: cls(config), files).eval()
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """Write the two files; the mixin adds the model card, and pushes them."""
+        state = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
+        save_file(state, save_directory / WEIGHTS, metadata={"format": "pt"})
+        config = {"architecture": self.architecture, "format": FORMAT, **asdict(self.config)}
+        (save_directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+class Network(StoredModule, tags=["super-resolution", "reference-based-super-resolution"]):
+    """x4 super-resolution of RGB images in [0, 1], with or without sharp references of similar content.
+
+    Attributes:
+        scale: of the result.
+        min_side: smallest side of the LR image that it computes with; `forward` replicates borders and crops, so that
+            callers need not care.
+        side_multiple: LR sides are padded likewise to a multiple of this.
+        halo: LR pixels around a tile that its result depends on.
+        max_references: how many references it can use: None for any number, 1 where it cannot search several, 0 for
+            single-image networks.
+        memory_format: in which it computes fastest.
+    """
+
+    scale: ClassVar[int] = 4
+    min_side: ClassVar[int] = 1
+    side_multiple: ClassVar[int] = 1
+    halo: ClassVar[int] = 16
+    max_references: ClassVar[int | None] = None
+    memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+
+    @abstractmethod
+    def encode_reference(self, reference: Tensor) -> Any:
+        """Compute all that the network needs of one reference.
+
+        Args:
+            reference: (B, 3, H, W), RGB in [0, 1], of any size.
+
+        Returns:
+            A NamedTuple of tensors, for `forward`; movable, and reusable for every LR tile.
+        """
+
+    @abstractmethod
+    def forward(
+        self, lr: Tensor, references: Tensor | Any | Sequence[Any] | None = None, upsampled: Tensor | None = None
+    ) -> SRResult:
+        """Super-resolve.
+
+        Args:
+            lr: (B, 3, h, w), RGB in [0, 1], of any size.
+            references: an image (B, 3, H, W), a result of `encode_reference`, a sequence of such results, or None for
+                the single-image result.
+            upsampled: `lr` enlarged x4, (B, 3, 4h, 4w): published data protocols round it to 8 bits first. Without it
+                the network enlarges by bicubic interpolation. Networks whose protocol prepares further images take
+                them as keywords: reference_reduced, reference_blurred, super_resolved, base.
+
+        Returns:
+            The image (B, 3, 4h, 4w) and what it was made of.
+        """
+
+    def parameter_groups(self, rates: Rates) -> list[dict[str, Any]]:
+        """Trained parameters by learning rate, for an optimizer: a group for each different rate of `rates.parts`."""
+        groups = {None: rates.main, **rates.parts}
+        members: dict[str | None, list[nn.Parameter]] = {part: [] for part in groups}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                part = next((part for part in rates.parts if f"{name}.".startswith(f"{part}.")), None)
+                members[part].append(parameter)
+        return [group(members[part], rate) for part, rate in groups.items()]
+
+    def watched(self) -> Iterable[nn.Module]:
+        """Modules whose outputs are learned offsets in pixels, (B, C, H, W); training stops when they explode.
+
+        Of a module that also predicts masks, the first two thirds of the channels are offsets.
+        """
+        return ()
+
+
+def group(parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:
+    """One parameter group of an optimizer, with the rate from which schedules start."""
+    return {"params": parameters, "lr": rate, "initial_lr": rate}
+
+
+def enlarge(image: Tensor, scale: int = 4) -> Tensor:
+    """Enlarge (B, 3, h, w) in [0, 1] by bicubic interpolation, clamped: Pillow's and MATLAB's kernel (a = -0.5)."""
+    # antialias selects that kernel; it has no half form on a CPU.
+    wide = image.to(torch.promote_types(image.dtype, torch.float32))
+    large = F.interpolate(wide, scale_factor=scale, mode="bicubic", antialias=True, align_corners=False)
+    return large.clamp(0, 1).to(image.dtype)
+
+
+def reduce_by(image: Tensor, scale: int = 4) -> Tensor:
+    """Reduce (B, 3, scale * h, scale * w) in [0, 1] by antialiased bicubic interpolation, clamped."""
+    wide = image.to(torch.promote_types(image.dtype, torch.float32))
+    size = [max(1, side // scale) for side in image.shape[-2:]]
+    small = F.interpolate(wide, size, mode="bicubic", antialias=True, align_corners=False)
+    return small.clamp(0, 1).to(image.dtype)
+
+
+def to_8_bits(image: Tensor) -> Tensor:
+    """Round (B, 3, H, W) in [0, 1] to the 256 values that an image file holds."""
+    return (image * 255).round() / 255
+
+
+def pad_sides(image: Tensor, smallest: int, multiple: int) -> Tensor:
+    """Replicate the right and bottom borders of (B, C, H, W) until both sides are at least `smallest` and multiples."""
+    bottom, right = (-(-max(side, smallest) // multiple) * multiple - side for side in image.shape[-2:])
+    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
+
+
+def channel_constant(values: Sequence[float]) -> Tensor:
+    """Constants of the colour channels as (1, C, 1, 1), for a buffer."""
+    return rearrange(torch.tensor(values), "c -> 1 c 1 1")
