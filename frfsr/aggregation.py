@@ -1,12 +1,56 @@
 """TAAM, texture-adaptive aggregation module (section III-C.2), and what it is made of: DFM, ESA, DRB."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from frfsr.config import FRFSRConfig
 from frfsr.kernels import dynamic_filter
 from frfsr.kernels.ddf import FilterNorm
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One scale of the U-Net on its way down or up: what its FAM and its TAAM are built from.
+
+    Attributes:
+        level: 0 large, 1 medium, 2 small: an index into the config's triples and into the pyramid.
+        channels: of F_LR and of the result.
+        texture_channels: of F_Ref and F_tex.
+        further_channels: of F_sife, F_rec and the score together, 0 where the stage takes none of them.
+        dynamic_blocks: blocks of dynamic filters of the DRB.
+        blocks: its residual blocks.
+        config: for the switches that all stages share.
+    """
+
+    level: int
+    channels: int
+    texture_channels: int
+    further_channels: int
+    dynamic_blocks: int
+    blocks: int
+    config: FRFSRConfig
+
+    @classmethod
+    def of(cls, config: FRFSRConfig, level: int, further_channels: int = 0) -> "Stage":
+        """The stage of a level; `further_channels` without the score, which the config asks for."""
+        return cls(
+            level,
+            config.channels[level],
+            config.texture_channels[level],
+            further_channels + config.score_input,
+            config.dynamic_blocks[level],
+            config.blocks[level],
+            config,
+        )
+
+    @property
+    def scale(self) -> int:
+        """Its factor over the LR grid: 4, 2 or 1."""
+        return (4, 2, 1)[self.level]
 
 
 def filter_norm_parameters(filters: int, taps: int = 9, gain: float = 2**0.5) -> nn.ParameterDict:
@@ -33,7 +77,7 @@ class DFM(nn.Module):
         self.channel_norm = filter_norm_parameters(channels) if filter_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        channel = self.channel(x.mean((2, 3), keepdim=True))
+        channel = self.channel(reduce(x, "b c h w -> b c 1 1", "mean"))
         channel = rearrange(channel, "b (c i j) 1 1 -> b c i j", i=3, j=3)
         return dynamic_filter(x, channel.to(x.dtype), self.spatial(x).to(x.dtype), self.norm())
 
@@ -100,62 +144,54 @@ class ResidualBlock(nn.Module):
         return x + self.esa(self.conv2(F.relu(self.conv1(x), inplace=True)))
 
 
-class DRB(nn.Sequential):
-    """Dynamic ResBlk, the grey part of figure 3: blocks of decoupled dynamic filters, then residual blocks with ESA.
+class DRB(nn.ModuleList):
+    """Dynamic ResBlk, the grey part of figure 3: blocks of decoupled dynamic filters, then residual blocks with ESA."""
 
-    dynamic_skip: F_LR is also added between the two (published code); esa: as for `ResidualBlock`.
-    """
-
-    def __init__(
-        self, channels: int, dynamic_blocks: int, blocks: int, filter_norm: bool, dynamic_skip: bool, esa: bool = True
-    ):
-        dynamic = [DynamicBlock(channels, filter_norm) for _ in range(dynamic_blocks)]
-        super().__init__(*dynamic, *(ResidualBlock(channels, esa) for _ in range(blocks)))
-        self.dynamic_blocks, self.dynamic_skip = dynamic_blocks, dynamic_skip
+    def __init__(self, stage: Stage):
+        config = stage.config
+        super().__init__(DynamicBlock(stage.channels, config.filter_norm) for _ in range(stage.dynamic_blocks))
+        self.extend(ResidualBlock(stage.channels, config.esa) for _ in range(stage.blocks))
+        self.dynamic_blocks, self.dynamic_skip = stage.dynamic_blocks, config.dynamic_skip
 
     def forward(self, fused: Tensor, lr: Tensor) -> Tensor:
-        """Fused features and F_LR, both (B, channels, H, W) -> the same shape."""
-        blocks = list(self)
-        for block in blocks[: self.dynamic_blocks]:
+        """Fused features and F_LR, both (B, channels, H, W) -> the same shape.
+
+        With `dynamic_skip`, F_LR is also added between the two kinds of blocks (published code).
+        """
+        for block in self[: self.dynamic_blocks]:
             fused = block(fused)
         if self.dynamic_skip:
             fused = fused + lr
-        for block in blocks[self.dynamic_blocks :]:
+        for block in self[self.dynamic_blocks :]:
             fused = block(fused)
         return fused
 
 
 class TAAM(nn.Module):
-    """Eq. 17-18: DRB(Conv([F_LR; F_tex; further features])) + F_LR.
+    """Eq. 17-18: DRB(Conv([F_LR; F_tex; further features])) + F_LR."""
 
-    channels: of F_LR and of the result; texture_channels: of F_tex; further_channels: of F_sife, F_rec and the score
-    together, 0 where the scale takes none of them; the rest as in FRFSRConfig.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        texture_channels: int,
-        further_channels: int,
-        dynamic_blocks: int,
-        blocks: int,
-        filter_norm: bool,
-        dynamic_skip: bool,
-        separate: bool,
-        esa: bool = True,
-    ):
+    def __init__(self, stage: Stage):
         super().__init__()
+        channels, further_channels = stage.channels, stage.further_channels
         self.fusion = None
-        if separate and further_channels:
+        if stage.config.fusion == "separate" and further_channels:
             self.fusion = nn.Conv2d(further_channels + channels, channels, 3, padding=1)
             further_channels = 0
-        self.conv = nn.Conv2d(channels + texture_channels + further_channels, channels, 3, padding=1)
-        self.drb = DRB(channels, dynamic_blocks, blocks, filter_norm, dynamic_skip, esa)
+        self.conv = nn.Conv2d(channels + stage.texture_channels + further_channels, channels, 3, padding=1)
+        self.drb = DRB(stage)
 
     def forward(self, lr: Tensor, texture: Tensor, *further: Tensor, skip: Tensor | None = None) -> Tensor:
-        """F_LR (B, c, H, W), F_tex and whatever else this scale takes, all (B, ?, H, W) -> (B, c, H, W).
+        """Aggregate what is known of one scale.
 
-        skip: features of the U-Net's way down that only the convolution is to see added to F_LR (published code).
+        Args:
+            lr: F_LR (B, c, H, W).
+            texture: F_tex (B, t, H, W).
+            *further: whatever else this scale takes, (B, ?, H, W) each.
+            skip: (B, c, H, W) of the U-Net's way down that only the convolution is to see added to F_LR (published
+                code).
+
+        Returns:
+            (B, c, H, W).
         """
         target = lr
         if self.fusion is not None:

@@ -283,9 +283,7 @@ def load_published(module: nn.Module, state: State, names: Names, what: str, unu
     ours = module.state_dict()
     expected = {published_key(key, names): key for key in ours}
     wanted = {theirs: list(ours[key].shape) for theirs, key in expected.items()}
-    found = {
-        key: list(value.shape) for key, value in state.items() if key in wanted or not (unused and key.startswith(unused))
-    }
+    found = {key: list(value.shape) for key, value in state.items() if key in wanted or not key.startswith(unused)}
     require_same_keys(wanted, found, f"not a checkpoint of this architecture ({what})")
     module.load_state_dict({key: state[theirs] for theirs, key in expected.items()})
 

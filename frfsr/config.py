@@ -38,15 +38,6 @@ def require_numbers(config: Any) -> None:
             raise UserError(f"{f.name} must be {kind}, got {value!r}.") from None
 
 
-def require_paths(config: Any) -> None:
-    """Raise UserError for a run without data or run folder, or with weights of no named part."""
-    for name in ("data", "out"):
-        if not getattr(config, name):
-            raise UserError(f"{name} is not set: give it in the yaml or as {name}=PATH.")
-    if not isinstance(config.init, dict):
-        raise UserError(f"init must be {{PART: WEIGHTS}}, for example {{encoder: torchvision}}, got {config.init!r}.")
-
-
 @settings
 class FRFSRConfig:
     """The network. Defaults are the paper's; where it is silent, the published code's (docs/faithfulness.md)."""

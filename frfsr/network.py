@@ -94,10 +94,12 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, library_name="frfsr", licens
 
     architecture: ClassVar[str]
     config_class: ClassVar[type]
+    config: Any
 
-    def __init__(self, config: Any):
-        super().__init__()
-        self.config = config
+    @classmethod
+    def of(cls, config: Any) -> Self:
+        """The module of these sizes, with initial weights."""
+        return cls(config)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub: Any) -> Self:
@@ -126,7 +128,7 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, library_name="frfsr", licens
             config = from_mapping(cls.config_class, values)
         except UserError as error:
             raise UserError(f"{CONFIG} of {files.label}: {error}") from error
-        return load_module(lambda: cls(config), files).eval()
+        return load_module(lambda: cls.of(config), files).eval()
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write the two files; the mixin adds the model card, and pushes them."""
@@ -156,6 +158,10 @@ class Network(StoredModule, tags=["super-resolution", "reference-based-super-res
     halo: ClassVar[int] = 16
     max_references: ClassVar[int | None] = None
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
 
     @abstractmethod
     def encode_reference(self, reference: Tensor) -> Any:

@@ -3,17 +3,9 @@
 `*_names` map the path of our module to that of the published one; for a parameter the longest path that fits counts.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from frfsr.errors import UserError
-from frfsr.features import IMAGENET_MEAN, IMAGENET_STD
-
-State = Mapping[str, Tensor]
-Names = dict[str, str]
+from frfsr.checkpoints import Names, State, count, size
 
 # Our FAM and TAAM of a stage -> the published stage, and the number of its dynamic filters.
 STAGES = {
@@ -30,72 +22,21 @@ TORCHVISION_VGG = {"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv
 # A VGG checkpoint may also have its deeper layers.
 VGG_UNUSED = ("vgg.vgg_net.", "features.", "classifier.")
 
-# ESRGAN's first release; the names of its later ones are ours.
-OLD_ESRGAN = {"conv_body": "trunk_conv", "conv_up1": "upconv1", "conv_up2": "upconv2", "conv_hr": "HRconv"}
+# ESRGAN under the names of mmsr, then of its release of 2018; those of BasicSR and MMagic are ours.
+MMSR_ESRGAN = {"conv_body": "trunk_conv", "conv_up1": "upconv1", "conv_up2": "upconv2", "conv_hr": "HRconv"}
+OLD_ESRGAN = {
+    "conv_first": "model.0",
+    "conv_up1": "model.3",
+    "conv_up2": "model.6",
+    "conv_hr": "model.8",
+    "conv_last": "model.10",
+}
 
-# ESRGAN's upsampling, which SIFE lacks.
-ESRGAN_UPSAMPLING = ("conv_up1.", "conv_up2.", "conv_hr.", "conv_last.", "upconv1.", "upconv2.", "HRconv.")
-
-
-def unwrap(checkpoint: Mapping[str, Any], what: str) -> State:
-    """The tensors of a checkpoint, without its wrappers and the ImageNet constants that our modules have built in.
-
-    Raises UserError if something else than tensors remains, or if the constants are others.
-    """
-    if not isinstance(checkpoint, Mapping):
-        raise UserError(f"{what} is not a checkpoint of weights but a {type(checkpoint).__name__}.")
-    for wrapper in ("params_ema", "params", "state_dict"):
-        if wrapper in checkpoint:
-            checkpoint = checkpoint[wrapper]
-    state = {}
-    for key, value in checkpoint.items():
-        if not isinstance(value, Tensor):
-            raise UserError(f"{what} is not a checkpoint of weights: {key!r} is a {type(value).__name__}.")
-        constant = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.get(key.rpartition(".")[2])
-        if constant is None:
-            state[key.removeprefix("module.")] = value
-        elif value.numel() != 3 or not torch.allclose(value.flatten().float().cpu(), torch.tensor(constant), atol=1e-4):
-            raise UserError(f"{what}: {key!r} is not ImageNet's, which the encoder needs.")
-    return state
-
-
-def load_published(module: nn.Module, state: State, names: Names, what: str, unused: tuple[str, ...] = ()) -> None:
-    """Copy published weights into our module. unused: prefixes of keys that may be there and are not needed.
-
-    Raises UserError, which names the keys, if one is missing, unknown or of a wrong shape.
-    """
-    expected = {published_key(key, names): key for key in module.state_dict()}
-    shapes = {theirs: module.state_dict()[ours].shape for theirs, ours in expected.items()}
-    problems = {
-        "missing": [key for key in expected if key not in state],
-        "unknown": [key for key in state if key not in expected and not key.startswith(unused)],
-        "of another shape": [key for key in expected if key in state and state[key].shape != shapes[key]],
-    }
-    for problem, keys in problems.items():
-        if keys:
-            listed = ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
-            raise UserError(f"not a checkpoint of this architecture ({what}): {problem}: {listed}.")
-    module.load_state_dict({ours: state[theirs] for theirs, ours in expected.items()})
-
-
-def published_key(key: str, names: Names) -> str:
-    """The published name of our parameter `key`."""
-    path = key
-    while path and path not in names:
-        path = path.rpartition(".")[0]
-    return names[path] + key[len(path) :] if path else key
-
-
-def size(state: State, key: str) -> int:
-    """Output channels of the weight `key`."""
-    if key not in state:
-        raise UserError(f"not a checkpoint of this architecture: it lacks {key!r}.")
-    return state[key].shape[0]
-
-
-def count(state: State, prefix: str) -> int:
-    """Number of the modules `prefix`0, `prefix`1, ..."""
-    return len({key[len(prefix) :].partition(".")[0] for key in state if key.startswith(prefix)})
+# ESRGAN's upsampling, which SIFE lacks, under all of these names.
+ESRGAN_UPSAMPLING = (
+    *("conv_up1.", "conv_up2.", "conv_hr.", "conv_last.", "upconv1.", "upconv2.", "HRconv."),
+    *("model.3.", "model.6.", "model.8.", "model.10."),
+)
 
 
 def aggregation_names(dynamic_blocks: tuple[int, int, int], blocks: tuple[int, int, int], sife: bool) -> Names:
@@ -170,19 +111,33 @@ def vgg_names(state: State) -> Names:
 
 
 def rrdb_names(state: State) -> Names:
-    """SIFE and ESRGAN's upsampling -> RRDBNet; only ESRGAN's first release has other names than ours."""
-    if "trunk_conv.weight" not in state:
-        return {}
-    blocks = range(count(state, "RRDB_trunk."))
-    return OLD_ESRGAN | {f"body.{b}.rdb{n}": f"RRDB_trunk.{b}.RDB{n}" for b in blocks for n in (1, 2, 3)}
+    """SIFE and ESRGAN's upsampling -> RRDBNet; ESRGAN's earlier releases have other names than ours."""
+    dense = [(b, n) for b in range(_rrdb_blocks(state)) for n in (1, 2, 3)]
+    if "trunk_conv.weight" in state:
+        return MMSR_ESRGAN | {f"body.{b}.rdb{n}": f"RRDB_trunk.{b}.RDB{n}" for b, n in dense}
+    if "model.0.weight" in state:
+        trunk = "model.1.sub"
+        convolutions = {
+            f"body.{b}.rdb{n}.conv{c}": f"{trunk}.{b}.RDB{n}.conv{c}.0" for b, n in dense for c in range(1, 6)
+        }
+        return OLD_ESRGAN | {"conv_body": f"{trunk}.{_rrdb_blocks(state)}"} | convolutions
+    return {}
 
 
 def rrdb_sizes(state: State) -> dict[str, int]:
-    """Arguments of SIFE."""
-    old = "trunk_conv.weight" in state
-    body, first = ("RRDB_trunk.", "RRDB_trunk.0.RDB1") if old else ("body.", "body.0.rdb1")
+    """Features, blocks and growth of an RRDBNet."""
+    if "trunk_conv.weight" in state:
+        first, dense = "conv_first", "RRDB_trunk.0.RDB1.conv1"
+    elif "model.0.weight" in state:
+        first, dense = "model.0", "model.1.sub.0.RDB1.conv1.0"
+    else:
+        first, dense = "conv_first", "body.0.rdb1.conv1"
     return dict(
-        features=size(state, "conv_first.weight"),
-        blocks=count(state, body),
-        growth=size(state, f"{first}.conv1.weight"),
+        features=size(state, f"{first}.weight"), blocks=_rrdb_blocks(state), growth=size(state, f"{dense}.weight")
     )
+
+
+def _rrdb_blocks(state: State) -> int:
+    if "model.0.weight" in state:
+        return count(state, "model.1.sub.") - 1  # the last one is the convolution after the trunk
+    return count(state, "RRDB_trunk." if "trunk_conv.weight" in state else "body.")

@@ -2,21 +2,18 @@
 
 A network trained with the reconstruction loss alone finds more texture than one that is trained with all losses. So the
 first one is trained so, frozen, and its feature F_rec fed to a second network of the same kind, which is trained with
-all losses. A kind of network takes part if it has a feature tap and an injection point (`RefSRNetwork`):
+all losses. A network takes part with the box that aggregates its textures (`Aggregation`): it has a feature tap, what
+its forward returns, and, if built so, an injection point. `reuse: true` in a network's configuration builds both:
 
-    class Network(nn.Module):
-        def __init__(self, reuse: bool): ...                       # with an injection point, or without
-        def forward(self, inputs, reused=None): ...                # features; reused goes into the injection point
-        def reconstruct(self, features, inputs): ...               # the last convolutions
+    self.aggregation = aggregation(lambda reuse: MyAggregation(config, reuse), config.reuse)
+    ...
+    features = self.aggregation(inputs)                        # F_SR, of the second network where there is one
+    image = self.aggregation.reconstruct(features, inputs)
 
-    first = Network(reuse=False)                                   # train it with the reconstruction loss
-    framework = FeatureReuse(first, Network(reuse=True))           # train it with all losses
-    image, features = framework(inputs)
-
-A network without a place for F_rec can put an `Injection` behind the layer of its choice. FRFSR itself uses
-`reuse_features`, since its two networks share the textures that are found once per image pair.
+`inputs` is one object with all that is found once per image pair and shared by both: matches, reference features.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -25,8 +22,8 @@ from torch import Tensor, nn
 from frfsr.errors import UserError
 
 
-class RefSRNetwork(Protocol):
-    """What the framework asks of a network. `inputs` is one object with all that the network takes."""
+class Aggregation(Protocol):
+    """What the framework asks of a network's last box."""
 
     def __call__(self, inputs: Any, reused: Tensor | None = None) -> Tensor:
         """The feature F_SR (B, C, H, W) before the last convolutions, eq. 1; with F_rec of the same shape, eq. 3."""
@@ -37,26 +34,21 @@ class RefSRNetwork(Protocol):
         ...
 
 
-def reuse_features(first: RefSRNetwork, second: RefSRNetwork, inputs: Any) -> tuple[Tensor, Tensor]:
-    """Eq. 1, 3 and 4: the second network's image and features, with F_rec of the first, which gets no gradient."""
-    with torch.no_grad():
-        reused = first(inputs)
-    features = second(inputs, reused)
-    return second.reconstruct(features, inputs), features
-
-
 class FeatureReuse(nn.Module):
-    """A trained network, frozen here for good, and a second one that takes its features: inputs -> (image, features).
+    """A trained aggregation, frozen here for good, and a second one that takes its features.
 
-    The second network, built with an injection point, starts as the first (see `continue_from`) unless `fresh`.
+    The second one, built with an injection point, starts as the first (`continue_from`) unless `fresh`. Weights of a
+    network without reuse can be loaded, too: the first one takes them, and the second one continues from there.
     """
 
     def __init__(self, first: nn.Module, second: nn.Module, fresh: bool = False):
         super().__init__()
         self.first = first.requires_grad_(False).eval()
         self.second = second
+        self.fresh = fresh
         if not fresh:
             continue_from(second, first)
+        self.register_load_state_dict_pre_hook(_take_weights_of_one)
 
     def train(self, mode: bool = True) -> "FeatureReuse":
         """Set the second network's mode; the first only infers."""
@@ -64,22 +56,30 @@ class FeatureReuse(nn.Module):
         self.first.eval()
         return self
 
-    def forward(self, inputs: Any) -> tuple[Tensor, Tensor]:
-        return reuse_features(self.first, self.second, inputs)
+    def requires_grad_(self, requires_grad: bool = True) -> "FeatureReuse":
+        """Thaw or freeze the second network; the first stays frozen."""
+        self.second.requires_grad_(requires_grad)
+        return self
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Eq. 1 and 3: the second network's features, with F_rec of the first, which gets no gradient."""
+        with torch.no_grad():
+            reused = self.first(inputs)
+        return self.second(inputs, reused)
+
+    def reconstruct(self, features: Tensor, inputs: Any) -> Tensor:
+        """Eq. 4: the second network's image."""
+        return self.second.reconstruct(features, inputs)
 
 
-class Injection(nn.Module):
-    """A ready-made injection point: Conv([F; F_rec]) -> F, both (B, ?, H, W). At first it gives F back unchanged."""
+def aggregation(make: Callable[[bool], nn.Module], reuse: bool) -> nn.Module:
+    """An aggregation, or both of the feature reuse framework.
 
-    def __init__(self, channels: int, reused_channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(channels + reused_channels, channels, 3, padding=1)
-        nn.init.dirac_(self.conv.weight)
-        nn.init.zeros_(self.conv.weight[:, channels:])
-        nn.init.zeros_(self.conv.bias)
-
-    def forward(self, features: Tensor, reused: Tensor) -> Tensor:
-        return self.conv(torch.cat([features, reused], 1))
+    Args:
+        make: builds one; its argument says whether it is to have an injection point.
+        reuse: whether the framework is asked for.
+    """
+    return FeatureReuse(make(False), make(True)) if reuse else make(False)
 
 
 @torch.no_grad()
@@ -89,16 +89,39 @@ def continue_from(second: nn.Module, first: nn.Module) -> None:
     Weights of the same name are copied. A convolution of the second may have more input channels than the first's, the
     last of which take F_rec: those weights become zero. What the first network lacks keeps its initial values.
 
-    Raises UserError if weights of the same name differ in another way.
+    Raises:
+        UserError: weights of the same name differ in another way.
     """
     known = first.state_dict()
     for name, weight in second.state_dict().items():
-        if name not in known:
-            continue
-        channels = known[name].shape[1] if weight.dim() > 1 else 0
-        if weight.dim() == 4 and weight.shape[1] > channels:
-            weight[:, channels:] = 0
-            weight = weight[:, :channels]
-        if weight.shape != known[name].shape:
-            raise UserError(f"{name} has other sizes in the second network: both must be of the same kind and size.")
-        weight.copy_(known[name])
+        if name in known:
+            weight.copy_(_widened(known[name], weight, name))
+
+
+def _widened(known: Tensor, weight: Tensor, name: str) -> Tensor:
+    """`known`, with zeros for the last input channels that a convolution of the second network has more."""
+    if known.shape == weight.shape:
+        return known
+    if known.dim() < 2 or known.shape[2:] != weight.shape[2:] or known.shape[0] != weight.shape[0]:
+        raise UserError(f"{name} has other sizes in the second network: both must be of the same kind and size.")
+    if known.shape[1] > weight.shape[1]:
+        raise UserError(f"{name} has other sizes in the second network: both must be of the same kind and size.")
+    added = known.new_zeros(known.shape[0], weight.shape[1] - known.shape[1], *known.shape[2:])
+    return torch.cat([known, added], 1)
+
+
+def _take_weights_of_one(module: FeatureReuse, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Before loading: where the state dict has one network instead of two, put it under the names of both."""
+    first, second = f"{prefix}first.", f"{prefix}second."
+    single = {
+        name.removeprefix(prefix): state.pop(name)
+        for name in list(state)
+        if name.startswith(prefix) and not name.startswith((first, second))
+    }
+    if not single:
+        return
+    initial = module.second.state_dict()
+    state.update({first + name: weight for name, weight in single.items()})
+    for name, weight in initial.items():
+        start = weight if module.fresh or name not in single else _widened(single[name], weight, name)
+        state[second + name] = start

@@ -1,0 +1,123 @@
+"""The one list of architectures: name -> network, where it was published, and how its checkpoints become ours."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from frfsr import parts
+from frfsr.checkpoints import HubOptions, find_model, read_config
+from frfsr.errors import UserError
+from frfsr.model import FRFSR
+from frfsr.network import Network, StoredModule
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A published network, or a part of one.
+
+    Attributes:
+        module: its class; a `Network` unless it is only a part.
+        title: its name in the literature.
+        paper: first author, venue and year.
+        code: repository of the published code.
+        licence: of that code and its weights, as stated there.
+        weights: where its weights are usually found.
+        from_published: checkpoint (for several `checkpoint_parts`, a mapping of them) -> the module.
+        checkpoint_parts: names of the files that make one network; empty for a single file.
+    """
+
+    module: type[StoredModule]
+    title: str
+    paper: str
+    code: str
+    licence: str
+    weights: str
+    from_published: Callable[[Mapping[str, Any]], StoredModule]
+    checkpoint_parts: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> str:
+        """What it super-resolves with: a reference, several, none; or that it is a part."""
+        if not issubclass(self.module, Network):
+            return "a part, makes no image"
+        return {None: "LR and references", 0: "LR"}.get(self.module.max_references, "LR and one reference")
+
+
+FRFSR_CODE = dict(
+    paper="Mei, arXiv 2306.01500, 2023",
+    code="github.com/Yi-Yang355/FRFSR",
+    licence="none stated",
+    weights="releases of the authors' repository",
+)
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "frfsr": Architecture(
+        FRFSR,
+        "FRFSR",
+        from_published=parts.frfsr_from_published,
+        checkpoint_parts=parts.FRFSR_PARTS,
+        **FRFSR_CODE,
+    ),
+    "frfsr-reuse": Architecture(
+        parts.ReuseNetwork, "FRFSR, second network", from_published=parts.reuse_from_published, **FRFSR_CODE
+    ),
+    "extractor": Architecture(
+        parts.Extractor, "Contrastive texture encoder", from_published=parts.extractor_from_published, **FRFSR_CODE
+    ),
+    "rrdb": Architecture(
+        parts.RRDBNet,
+        "RRDB, ESRGAN",
+        paper="Wang, ECCVW 2018",
+        code="github.com/xinntao/ESRGAN",
+        licence="Apache-2.0",
+        weights="RRDB_PSNR_x4.pth among its releases",
+        from_published=parts.rrdb_from_published,
+    ),
+}
+
+
+def find_architecture(name: str) -> Architecture:
+    """An entry of `ARCHITECTURES`; UserError lists the names if there is none."""
+    if name not in ARCHITECTURES:
+        raise UserError(f"unknown architecture {name!r}: use {', '.join(ARCHITECTURES)}.")
+    return ARCHITECTURES[name]
+
+
+def load(
+    name_or_path: str | Path, device: str | torch.device | None = None, dtype: str | None = None, **hub: Any
+) -> Network:
+    """Load a network of any architecture, ready for inference.
+
+    Args:
+        name_or_path: a packaged name, a folder with config.json and model.safetensors, or a Hub id.
+        device: as torch names it; by default a CUDA GPU if there is one, else the CPU.
+        dtype: float32 (default), bfloat16 or float16.
+        **hub: fields of `frfsr.checkpoints.HubOptions`: revision, token, cache_dir, subfolder, local_files_only.
+
+    Raises:
+        UserError: there is no such model, device or dtype; or the model is only a part of a network.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
+    device = usable_device(device)
+    files = find_model(name_or_path, HubOptions(**hub))
+    architecture, values = read_config(files)
+    module = find_architecture(architecture).module
+    if not issubclass(module, Network):
+        raise UserError(f"{files.label} holds {architecture}, a part of a network, which makes no image by itself.")
+    return module.from_files(files, values).to(device, DTYPES[dtype or "float32"])
+
+
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """The device of this name, or the default one (see `load`); UserError if nothing can be computed there."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=device).add(1).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"no device {str(device)!r} here: {str(error).splitlines()[0][:160]}") from error
+    return torch.device(device)
