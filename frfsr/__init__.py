@@ -4,14 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from frfsr.architectures import load
     from frfsr.config import FRFSRConfig
     from frfsr.model import FRFSR
     from frfsr.upscaling.upscale import upscale
 
-__all__ = ["FRFSR", "FRFSRConfig", "upscale"]
+__all__ = ["FRFSR", "FRFSRConfig", "load", "upscale"]
 
 # Public names load on first use: `import frfsr` and `frfsr --help` stay quick because torch is not imported before.
-_HOME = {"FRFSR": "frfsr.model", "FRFSRConfig": "frfsr.config", "upscale": "frfsr.upscaling.upscale"}
+_HOME = {
+    "FRFSR": "frfsr.model",
+    "FRFSRConfig": "frfsr.config",
+    "load": "frfsr.architectures",
+    "upscale": "frfsr.upscaling.upscale",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -158,11 +158,12 @@ class DRB(nn.ModuleList):
 
         With `dynamic_skip`, F_LR is also added between the two kinds of blocks (published code).
         """
-        for block in self[: self.dynamic_blocks]:
+        blocks = list(self)
+        for block in blocks[: self.dynamic_blocks]:
             fused = block(fused)
         if self.dynamic_skip:
             fused = fused + lr
-        for block in self[self.dynamic_blocks :]:
+        for block in blocks[self.dynamic_blocks :]:
             fused = block(fused)
         return fused
 

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frfsr.kernels import deform_conv, flow_warp
-from frfsr.matching import Correspondence, enlarge_flow
+from frfsr.matching import enlarge_flow
+from frfsr.network import Correspondence
 
 
 class FAM(nn.Module):

@@ -146,8 +146,8 @@ def _download(repository: str, name: str, hub: HubOptions) -> Path:
         ) from error
     except LocalEntryNotFoundError as error:
         raise UserError(
-            f"no model {repository!r}: it is neither a folder nor in the cache, and the Hub cannot be reached; packaged "
-            f"are {packaged_names()}."
+            f"no model {repository!r}: it is neither a folder nor in the cache, and the Hub cannot be reached; "
+            f"packaged are {packaged_names()}."
         ) from error
     except EntryNotFoundError as error:
         place = f"{repository}/{hub.subfolder}" if hub.subfolder else repository
@@ -213,9 +213,7 @@ def require_same_keys(expected: Mapping[str, list[int]], found: Mapping[str, lis
     problems = {
         "missing": [name for name in expected if name not in found],
         "unknown": [name for name in found if name not in expected],
-        "of another shape": [
-            name for name in expected if name in found and list(found[name]) != list(expected[name])
-        ],
+        "of another shape": [name for name in expected if name in found and list(found[name]) != list(expected[name])],
     }
     for problem, names in problems.items():
         if names:

@@ -130,9 +130,10 @@ def run_upscale(options: argparse.Namespace) -> int:
     check_output(options.output, 4 * height, 4 * width, photo.has_alpha)
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch: large tensors in huge pages, see docs/kernels.md
-    from frfsr.upscaling.upscale import load_model, upscale_photo
+    from frfsr.architectures import load
+    from frfsr.upscaling.upscale import upscale_photo
 
-    model = load_model(options.model, options.device, options.dtype)
+    model = load(options.model, options.device, options.dtype)
     upscaled = upscale_photo(photo, references, model, settings, progress=not options.quiet)
     write_photo(upscaled.photo, options.output)
     return 0
@@ -170,9 +171,9 @@ def run_plot(options: argparse.Namespace) -> int:
 def run_info(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from frfsr.upscaling.upscale import load_model
+    from frfsr.architectures import load
 
-    model = load_model(options.model, device="cpu")
+    model = load(options.model, device="cpu")
     for name, value in asdict(model.config).items():
         print(f"{name:20} {value}")
     print()

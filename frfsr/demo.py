@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from frfsr.architectures import load
 from frfsr.degrade import SCALE, downscale, upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.evals.metrics import psnr_y, ssim_y
 from frfsr.imageio import Photo, check_output, photo_from_pil, write_photo
-from frfsr.upscaling.upscale import load_model, upscale_photo
+from frfsr.upscaling.upscale import upscale_photo
 
 ROWS, COLUMNS = slice(150, 430), slice(130, 510)  # engine, tank and lettering: sides are multiples of 4
 CAPTION = 24  # pixels
@@ -39,7 +40,7 @@ def run(model_name: str | Path, output: str | Path) -> None:
     """Super-resolve the photograph with an unrelated and with its real reference; print PSNR-Y and SSIM-Y of each."""
     truth, reference, unrelated = photographs()
     check_output(output, *truth.shape[:2], has_alpha=False)
-    model = load_model(model_name)
+    model = load(model_name)
     lr = downscale(truth)
     results = {
         "bicubic": upscale_bicubic(lr),

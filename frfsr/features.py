@@ -2,10 +2,11 @@
 
 import torch
 import torch.nn.functional as F
+from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from frfsr.network import channel_constant
+from frfsr.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 
 class VGGTrunk(nn.Module):
@@ -23,8 +24,8 @@ class VGGTrunk(nn.Module):
         self.conv2_1 = nn.Conv2d(large, medium, 3, padding=1)
         self.conv2_2 = nn.Conv2d(medium, medium, 3, padding=1)
         self.conv3_1 = nn.Conv2d(medium, small, 3, padding=1)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", channel_constant(IMAGENET_MEAN), persistent=False)
+        self.register_buffer("std", channel_constant(IMAGENET_STD), persistent=False)
 
     def stages(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """relu1_1 (B, C1, H, W), relu2_1 (B, C2, H//2, W//2) and conv3_1 before its ReLU (B, C3, H//4, W//4)."""
@@ -93,7 +94,9 @@ class SIFE(nn.Module):
         self.conv_body = nn.Conv2d(features, features, 3, padding=1)
         self.image_head = None
         if image_head:
-            self.image_head = nn.Sequential(nn.Conv2d(features, 48, 3, padding=1), nn.PixelShuffle(4))
+            self.image_head = nn.Sequential(
+                nn.Conv2d(features, 48, 3, padding=1), Rearrange("b (c i j) h w -> b c (h i) (w j)", i=4, j=4)
+            )
             nn.init.zeros_(self.image_head[0].weight)  # training starts at the bicubic image
             nn.init.zeros_(self.image_head[0].bias)
 

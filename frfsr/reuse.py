@@ -38,7 +38,7 @@ class FeatureReuse(nn.Module):
     """A trained aggregation, frozen here for good, and a second one that takes its features.
 
     The second one, built with an injection point, starts as the first (`continue_from`) unless `fresh`. Weights of a
-    network without reuse can be loaded, too: the first one takes them, and the second one continues from there.
+    network without reuse can be loaded, too: the first one takes them, and the second one starts from there likewise.
     """
 
     def __init__(self, first: nn.Module, second: nn.Module, fresh: bool = False):
@@ -79,7 +79,11 @@ def aggregation(make: Callable[[bool], nn.Module], reuse: bool) -> nn.Module:
         make: builds one; its argument says whether it is to have an injection point.
         reuse: whether the framework is asked for.
     """
-    return FeatureReuse(make(False), make(True)) if reuse else make(False)
+    if not reuse:
+        return make(False)
+    framework = FeatureReuse(make(False), make(True), fresh=True)  # both are random: there is nothing to continue
+    framework.fresh = False
+    return framework
 
 
 @torch.no_grad()

@@ -95,4 +95,3 @@ def _explain(config_class: type, error: ValidationError) -> str:
     place = f"{name}[{fault['loc'][1]}]" if len(fault["loc"]) > 1 and isinstance(fault["loc"][1], int) else name
     reason = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
     return f"{place}: {reason}, got {given!r}."
-

@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
+from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
-from frfsr.aggregation import TAAM
+from frfsr.aggregation import TAAM, Stage
 from frfsr.alignment import FAM
 from frfsr.config import FRFSRConfig
-from frfsr.matching import Correspondence, enlarge_score
+from frfsr.matching import enlarge_score
+from frfsr.network import Correspondence
 
 
 class Textures(NamedTuple):
@@ -27,7 +29,11 @@ class Upsample(nn.Sequential):
     """Convolution, x2 pixel shuffle, LeakyReLU: (B, channels, H, W) -> (B, out_channels, 2H, 2W)."""
 
     def __init__(self, channels: int, out_channels: int):
-        super().__init__(nn.Conv2d(channels, 4 * out_channels, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(0.1))
+        super().__init__(
+            nn.Conv2d(channels, 4 * out_channels, 3, padding=1),
+            Rearrange("b (c i j) h w -> b c (h i) (w j)", i=2, j=2),
+            nn.LeakyReLU(0.1),
+        )
 
 
 class MultiScaleAggregation(nn.Module):
@@ -44,23 +50,11 @@ class MultiScaleAggregation(nn.Module):
         self.score_input = config.score_input
 
         def fam(level: int) -> FAM:
-            scale = (4, 2, 1)[level]
-            return FAM(
-                config.channels[level], config.texture_channels[level], scale, config.groups, config.match_padding
-            )
+            stage = Stage.of(config, level)
+            return FAM(stage.channels, stage.texture_channels, stage.scale, config.groups, config.match_padding)
 
         def taam(level: int, further_channels: int = 0) -> TAAM:
-            return TAAM(
-                config.channels[level],
-                config.texture_channels[level],
-                further_channels + config.score_input,
-                config.dynamic_blocks[level],
-                config.blocks[level],
-                config.filter_norm,
-                config.dynamic_skip,
-                self.separate,
-                config.esa,
-            )
+            return TAAM(Stage.of(config, level, further_channels))
 
         reused = large if reuse else 0
         embedded = config.sife_features if sife else 0
@@ -82,33 +76,44 @@ class MultiScaleAggregation(nn.Module):
         nn.init.zeros_(self.tail[-1].bias)
 
     def forward(self, textures: Textures, reused: Tensor | None = None) -> Tensor:
-        """F_SR (B, large channels, 4h, 4w), of which `self.tail` makes the image. reused: the first network's F_rec."""
-        correspondence, (relu1, relu2, relu3), sife, base = textures
-
-        def aggregate(
-            fam: FAM,
-            taam: TAAM,
-            x: Tensor,
-            reference: Tensor,
-            sife: Tensor | None = None,
-            reused: Tensor | None = None,
-            skip: Tensor | None = None,
-        ) -> Tensor:
-            if skip is not None and not self.separate:
-                x, skip = x + skip, None
-            score = enlarge_score(correspondence.score, fam.scale).to(x.dtype) if self.score_input else None
-            # F_rec comes last, so that a second network can continue where the first one ended (frfsr.reuse).
-            further = [feature for feature in (sife, score, reused) if feature is not None]
-            return taam(x, fam(x, reference, correspondence), *further, skip=skip)
-
-        x0 = self.head(base)
-        x = aggregate(self.fam_down_large, self.taam_down_large, x0, relu1, reused=reused)
+        """F_SR (B, large channels, 4h, 4w), of which `self.tail` makes the image; reused: the first network's F_rec."""
+        x0 = self.head(textures.base)
+        x = self.aggregate(self.fam_down_large, self.taam_down_large, x0, textures, reused=reused)
         x1 = self.down_large(x)
-        x = aggregate(self.fam_down_medium, self.taam_down_medium, x1, relu2)
+        x = self.aggregate(self.fam_down_medium, self.taam_down_medium, x1, textures)
         x2 = self.down_medium(x)
-        x = self.up_small(aggregate(self.fam_small, self.taam_small, x2, relu3, sife=sife))
-        x = self.up_medium(aggregate(self.fam_up_medium, self.taam_up_medium, x, relu2, skip=x1))
-        return aggregate(self.fam_up_large, self.taam_up_large, x, relu1, reused=reused, skip=x0)
+        x = self.up_small(self.aggregate(self.fam_small, self.taam_small, x2, textures, sife=textures.sife))
+        x = self.up_medium(self.aggregate(self.fam_up_medium, self.taam_up_medium, x, textures, skip=x1))
+        return self.aggregate(self.fam_up_large, self.taam_up_large, x, textures, reused=reused, skip=x0)
+
+    def aggregate(
+        self,
+        fam: FAM,
+        taam: TAAM,
+        x: Tensor,
+        textures: Textures,
+        *,
+        sife: Tensor | None = None,
+        reused: Tensor | None = None,
+        skip: Tensor | None = None,
+    ) -> Tensor:
+        """One stage: align the reference features of its scale to x, and aggregate both.
+
+        Args:
+            fam, taam: of the stage.
+            x: F_LR (B, c, H, W).
+            textures: of the image pair.
+            sife: F_sife (B, sife_features, H, W), where the stage takes it.
+            reused: F_rec (B, c, H, W), likewise.
+            skip: features of the way down, (B, c, H, W).
+        """
+        if skip is not None and not self.separate:
+            x, skip = x + skip, None
+        reference, correspondence = textures.pyramid[(4, 2, 1).index(fam.scale)], textures.correspondence
+        score = enlarge_score(correspondence.score, fam.scale).to(x.dtype) if self.score_input else None
+        # F_rec comes last, so that a second network can continue where the first one ended (frfsr.reuse).
+        further = [feature for feature in (sife, score, reused) if feature is not None]
+        return taam(x, fam(x, reference, correspondence), *further, skip=skip)
 
     def reconstruct(self, features: Tensor, textures: Textures) -> Tensor:
         """F_SR -> the image (B, 3, 4h, 4w), RGB, not clamped: the last convolutions (eq. 2 and 4) on the base image."""

@@ -1,5 +1,7 @@
 """Steps that would spoil the weights: NaN or infinite losses and gradients, and learned offsets that explode."""
 
+from collections.abc import Iterable
+
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
@@ -14,15 +16,14 @@ SKIPPED_LIMIT = 100
 class Guard:
     """Takes one network's steps, skips and counts the unsound ones, and stops the run when they are too many."""
 
-    def __init__(self, accelerator: Accelerator, model: nn.Module, offset_limit: float = float("inf")):
+    def __init__(self, accelerator: Accelerator, watched: Iterable[nn.Module] = (), offset_limit: float = float("inf")):
         self.accelerator, self.offset_limit = accelerator, offset_limit
         self.offsets: list[Tensor] = []  # mean |offset| in pixels of every alignment since the last step
         self.losses: list[Tensor] = []
         self.skipped = 0  # steps that were not taken
         self.unsound = 0  # those of them that fp16's search for its loss scale does not explain
-        for name, module in model.named_modules():
-            if name.endswith("offset_mask"):
-                module.register_forward_hook(self.record)
+        for module in watched:
+            module.register_forward_hook(self.record)
 
     def record(self, module: nn.Module, _: tuple, output: Tensor) -> None:
         """The first two thirds of the channels are offsets, the rest masks."""

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from frfsr.features import IMAGENET_MEAN, IMAGENET_STD
+from frfsr.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 BORDER = 10  # pixels: correspondences that end nearer to the border do not count
 FEWEST = 128  # an item with fewer correspondences does not count

@@ -63,7 +63,7 @@ class AllLosses(Reconstruction):
         optimizer = torch.optim.Adam(critic.parameters(), lr=config.critic_lr, betas=config.betas)
         self.critic, self.optimizer = accelerator.prepare(critic, optimizer)
         self.optimizer.scaler = None  # the critic computes in 32 bits; fp16's loss scale is the network's alone
-        self.guard = Guard(accelerator, critic)
+        self.guard = Guard(accelerator)
         self.networks, self.optimizers, self.guards = (self.critic,), (self.optimizer,), (self.guard,)
 
     def judge(self, image: Tensor, batch: dict[str, Tensor]) -> Terms:

@@ -2,25 +2,13 @@
 
 import math
 
-from torch import nn
-
+from frfsr.network import Network, Rates
 from frfsr.recipes.config import RunConfig, TrainingConfig
 
 
-def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict]:
-    """Four groups as published: all but the offset convolutions, then those of the large, medium and small scale.
-
-    Then one for each part of the model that has a rate of its own (`config.rates`).
-    """
-    rates = (config.lr, *config.lr_offset, *config.rates.values())
-    groups = [{"params": [], "lr": rate, "initial_lr": rate} for rate in rates]
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            group = 0 if "offset" not in name else 3 if "small" in name else 2 if "medium" in name else 1
-            for number, part in enumerate(config.rates, 4):
-                group = number if name.startswith(f"{part}.") else group
-            groups[group]["params"].append(parameter)
-    return groups
+def parameter_groups(model: Network, config: TrainingConfig) -> list[dict]:
+    """The network's own groups, at the rates of the configuration."""
+    return model.parameter_groups(Rates(config.lr, config.lr_offset, config.rates))
 
 
 def rate_factor(step: int, config: RunConfig) -> float:

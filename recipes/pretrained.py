@@ -1,21 +1,17 @@
 """Pretrained weights by one mechanism: `torchvision`, a file, a folder, a packaged name or a Hub id."""
 
 import hashlib
-import pickle
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
 
 import torch
-from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from frfsr.checkpoints import find_weights, read_checkpoint, unwrap
 from frfsr.convert import from_published
 from frfsr.errors import UserError
-from frfsr.model import PACKAGED_WEIGHTS
-from frfsr.published import ESRGAN_UPSAMPLING, TORCHVISION_VGG, unwrap
+from frfsr.published import ESRGAN_UPSAMPLING, TORCHVISION_VGG
 
 TORCHVISION = {
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
@@ -38,49 +34,43 @@ class Pretrained(NamedTuple):
 def read(weights: str, purpose: str, backbone: str | None = None) -> Pretrained:
     """Find and read weights.
 
-    weights: `torchvision`, a .safetensors or .pth file, or a folder, packaged name or Hub id with model.safetensors.
-    purpose: the setting that asks for them, for messages; backbone: vgg16 or vgg19 if torchvision has them.
+    Args:
+        weights: `torchvision`, a .safetensors or .pth file, or a folder, packaged name or Hub id with
+            model.safetensors.
+        purpose: the setting that asks for them, for messages.
+        backbone: vgg16 or vgg19 if torchvision has them.
 
-    Raises UserError that says where to get them.
+    Raises:
+        UserError: there are none, or they cannot be read; it says where to get them.
     """
     try:
-        file = locate(weights, purpose, backbone)
-        if file.suffix == ".safetensors":
-            state = load_file(file)
-        else:
-            state = dict(unwrap(torch.load(file, map_location="cpu", weights_only=True), purpose))
-    except UserError:
-        raise
-    except URLError as error:
-        raise UserError(
-            f"{purpose}: cannot download {TORCHVISION[backbone]} ({error.reason}); get that file elsewhere and give "
-            "its path instead of torchvision."
-        ) from error
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"{purpose}: no usable weights at {weights!r} ({reason}); give torchvision, a .safetensors or .pth file, a "
-            f"folder or Hub id with model.safetensors."
-        ) from error
+        file = torchvision_file(backbone) if weights == "torchvision" else find_weights(weights)
+        state = unwrap(read_checkpoint(file), str(weights))
+    except UserError as error:
+        raise UserError(f"{purpose}: {error}") from error
     return Pretrained(state, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
-def locate(weights: str, purpose: str, backbone: str | None) -> Path:
-    """The file that `weights` means, downloaded if it has to be; arguments as `read`."""
-    if weights == "torchvision":
-        if backbone is None:
-            raise UserError(f"{purpose}: torchvision has no such network; give a file, a folder or a Hub id.")
-        file = Path(torch.hub.get_dir(), "checkpoints", TORCHVISION[backbone].rpartition("/")[2])
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(TORCHVISION[backbone], str(file), file.stem.rpartition("-")[2])
-        return file
-    for folder in (Path(weights), PACKAGED_WEIGHTS / weights):
-        if folder.is_dir():
-            return folder / "model.safetensors"
-    if Path(weights).is_file() or weights.count("/") != 1 or Path(weights).suffix in (".safetensors", ".pth"):
-        return Path(weights)
-    return Path(hf_hub_download(weights, "model.safetensors"))
+def torchvision_file(backbone: str | None) -> Path:
+    """The weights that torchvision publishes of vgg16 or vgg19, downloaded once.
+
+    Raises:
+        UserError: torchvision has none, or they cannot be had.
+    """
+    if backbone is None:
+        raise UserError("torchvision has no such network; give a file, a folder or a Hub id.")
+    url = TORCHVISION[backbone]
+    file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(file), file.stem.rpartition("-")[2])
+        except (URLError, OSError) as error:
+            reason = getattr(error, "reason", error)
+            raise UserError(
+                f"cannot download {url} ({reason}); get that file elsewhere and give its path instead of torchvision."
+            ) from error
+    return file
 
 
 def part_state(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
@@ -114,10 +104,8 @@ def load_part(model: nn.Module, part: str, weights: str) -> str:
         missing, surplus = target.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise UserError(f"init: {part} of {weights} has other sizes than this model's {part}.") from error
-    # A second network that the weights lack starts as the first.
-    lacking = [name for name in missing if not name.startswith("reuse_aggregation.")]
-    if lacking:
-        raise UserError(f"init: {weights} lacks {', '.join(lacking[:3])} of {part}.")
+    if missing:
+        raise UserError(f"init: {weights} lacks {', '.join(missing[:3])} of {part}.")
     if surplus and part == "all":
         raise UserError(f"init: the model has no place for {', '.join(surplus[:3])} of {weights}.")
     return pretrained.sha256

@@ -14,7 +14,7 @@ from frfsr.errors import UserError
 from frfsr.model import FRFSR
 from frfsr.recipes.config import RunConfig, TrainingConfig
 from frfsr.recipes.pretrained import load_part, submodule
-from frfsr.reuse import continue_from
+from frfsr.reuse import FeatureReuse
 from frfsr.settings import from_mapping
 
 
@@ -91,17 +91,16 @@ def initialise(model: FRFSR, config: TrainingConfig) -> dict[str, str]:
     Stage sife trains SIFE alone; rec all but the encoder, as an argmax has no gradient; all the last network alone, so
     that the first one gives it the F_rec that it was trained for. Returns the SHA-256 of the weights by part.
     """
+    if isinstance(model.aggregation, FeatureReuse):
+        model.aggregation.fresh = config.fresh
     sources = {part: load_part(model, part, weights) for part, weights in config.init.items()}
     if config.stage == "sife" and model.config.base != "sife":
         raise UserError("stage sife needs model.base=sife: without it SIFE makes no image to train on.")
-    last_network = model.aggregation if model.reuse_aggregation is None else model.reuse_aggregation
     if config.stage == "all" and not config.init:
         raise UserError("stage all continues the rec stage: give init={all: WEIGHTS}, for example its RUN/weights.")
-    if config.stage == "all" and model.reuse_aggregation is not None and not config.fresh:
-        continue_from(model.reuse_aggregation, model.aggregation)
     model.requires_grad_(config.stage == "rec")
     if config.stage != "rec":
-        (model.sife if config.stage == "sife" else last_network).requires_grad_(True)
+        (model.sife if config.stage == "sife" else model.aggregation).requires_grad_(True)
     encoders = [encoder for encoder in (model.encoder, model.reference_encoder) if encoder is not None]
     for part in [*encoders, *(submodule(model, name) for name in config.frozen)]:
         part.requires_grad_(False)

@@ -41,7 +41,7 @@ def train(config: TrainingConfig) -> int:
     model = FRFSR(model_config(config.model))
     run.sources = initialise(model, config)
     ema = Average(model.to(accelerator.device), config.ema)
-    guard = Guard(accelerator, model, config.offset_limit)
+    guard = Guard(accelerator, model.watched(), config.offset_limit)
     optimizer = torch.optim.Adam(parameter_groups(model, config), betas=config.betas)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     network, (model, optimizer) = model, accelerator.prepare(model, optimizer)

@@ -115,7 +115,7 @@ def train(config: MatchingConfig) -> int:
     objective = MatchingLoss(config, accelerator.device)
     run.sources |= objective.sources
     network = encoders = Encoders(model)
-    guard = Guard(accelerator, encoders)
+    guard = Guard(accelerator)
     rates = {"lr": config.lr, "initial_lr": config.lr}
     optimizer = torch.optim.Adam([{"params": encoders.parameters(), **rates}])
     encoders, optimizer = accelerator.prepare(encoders, optimizer)

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from frfsr import FRFSR, FRFSRConfig, published
+from frfsr.checkpoints import Names, published_key
 from frfsr.cli import main
 from frfsr.convert import Extractor, ReuseNetwork, RRDBNet, convert_files, from_published, read_checkpoint
 from frfsr.errors import UserError
@@ -35,8 +36,8 @@ def random_weights(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def as_published(module: nn.Module, names: published.Names) -> dict[str, Tensor]:
-    return {published.published_key(key, names): value.contiguous() for key, value in module.state_dict().items()}
+def as_published(module: nn.Module, names: Names) -> dict[str, Tensor]:
+    return {published_key(key, names): value.contiguous() for key, value in module.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_published_keys() -> None:
         "taam_up_medium.drb.17.esa.conv3_.weight": "up_body_medium.15.ESA.conv3_.weight",
         "taam_small.fusion.weight": "high_q_conv1.weight",
     }.items():
-        assert published.published_key(ours, names) == f"dyn_agg_restore.{theirs}"
+        assert published_key(ours, names) == f"dyn_agg_restore.{theirs}"
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from frfsr import published
 from frfsr.aggregation import DFM, ESA, DynamicBlock, ResidualBlock
+from frfsr.checkpoints import load_published, published_key
 from frfsr.convert import from_published
 from frfsr.features import ReferencePyramid
 from frfsr.kernels.deform import tap_flows
-from frfsr.matching import Correspondence, correspond, enlarge_flow, index_to_flow
-from frfsr.published import load_published
+from frfsr.matching import correspond, enlarge_flow, index_to_flow
+from frfsr.network import Correspondence
 from frfsr.unet import Textures
 
 PRECISIONS = (torch.float64, torch.float32)
@@ -134,7 +135,7 @@ def test_blocks(golden, golden_rule, weights, compare, name, dtype) -> None:
     out.backward(golden_rule.golden_tensor("grad_out", shape, 61).to(dtype))
     compare(f"{name} grad_x", x.grad, case["grad_x"])
     for ours, parameter in block.named_parameters():
-        theirs = published.published_key(ours, names)
+        theirs = published_key(ours, names)
         if f"grad.{theirs}" in case:
             compare(f"{name} grad.{theirs}", parameter.grad, case[f"grad.{theirs}"])
         else:

@@ -79,7 +79,7 @@ def test_an_encoded_reference_serves_many_images(model) -> None:
 @torch.no_grad()
 def test_upsampled_replaces_the_models_own(model) -> None:
     lr, reference = photos(1, 3, 8, 8), photos(1, 3, 32, 32, seed=1)
-    own = model.prepare(lr, None)[1]
+    own = model.prepare(lr, None, None)[1]
     assert torch.equal(model(lr, reference, upsampled=own).image, model(lr, reference).image)
     assert not torch.equal(
         model(lr, reference, upsampled=own.flip(-1)).correspondence.flow, model(lr, reference)[2].flow
@@ -124,9 +124,9 @@ def test_paper_preset_has_the_papers_size() -> None:
 def test_textures_are_found_once_for_both_networks(monkeypatch) -> None:
     model = random_model(FRFSRConfig.published(**SMALL, reuse=True))
     calls = []
-    parts = ("encoder", "reference_encoder", "pyramid", "sife", "aggregation", "reuse_aggregation")
+    parts = ("encoder", "reference_encoder", "pyramid", "sife", "aggregation.first", "aggregation.second")
     for name in parts:
-        getattr(model, name).register_forward_hook(lambda *_, name=name: calls.append(name))
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
     monkeypatch.setattr("frfsr.model.correspond", count_calls(calls, "correspond"))
     model(photos(1, 3, 8, 8), photos(1, 3, 32, 32, seed=1))
     assert sorted(calls) == sorted([*parts, "correspond"])
@@ -147,15 +147,15 @@ def test_reused_features_matter_and_network_1_gets_no_gradient() -> None:
     lr, reference = photos(1, 3, 8, 8), photos(1, 3, 32, 32, seed=1)
     result = model(lr, reference)
     result.image.sum().backward()
-    for part in (model.aggregation, model.encoder):
+    for part in (model.aggregation.first, model.encoder):
         assert all(parameter.grad is None for parameter in part.parameters())
     assert all(
         parameter.grad.abs().sum() > 0
-        for name, parameter in model.reuse_aggregation.named_parameters()
+        for name, parameter in model.aggregation.second.named_parameters()
         if name.startswith("taam_down_large.conv")
     )
     with torch.no_grad():
-        for parameter in model.aggregation.up_medium.parameters():  # changes F_rec alone
+        for parameter in model.aggregation.first.up_medium.parameters():  # changes F_rec alone
             parameter.mul_(1.5)
         assert not torch.equal(model(lr, reference).image, result.image)
 

@@ -10,9 +10,9 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from frfsr import FRFSR, FRFSRConfig
+from frfsr import FRFSR, FRFSRConfig, checkpoints
+from frfsr.checkpoints import PACKAGED
 from frfsr.errors import UserError
-from frfsr.model import PACKAGED_WEIGHTS
 from frfsr.recipes import pretrained
 from frfsr.recipes.pretrained import load_part, read
 
@@ -54,16 +54,17 @@ def test_without_a_network_the_file_to_get_is_named(tmp_path, monkeypatch):
 
 
 def test_hub_id(vgg16, monkeypatch):
-    monkeypatch.setattr(
-        pretrained, "hf_hub_download", lambda name, file: {("someone/vgg", "model.safetensors"): vgg16}[name, file]
-    )
+    def download(name: str, file: str, **_) -> Path:
+        return {("someone/vgg", "model.safetensors"): vgg16}[name, file]
+
+    monkeypatch.setattr(checkpoints, "hf_hub_download", download)
     assert read("someone/vgg", "init encoder").state.keys() == load_file(vgg16).keys()
 
 
 def test_an_unreachable_hub_id_is_a_user_error(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="init encoder: no usable weights at 'someone/vgg'") as caught:
+    with pytest.raises(UserError, match="init encoder: no model 'someone/vgg'") as caught:
         read("someone/vgg", "init encoder")
     assert "\n" not in str(caught.value)
 
@@ -71,7 +72,7 @@ def test_an_unreachable_hub_id_is_a_user_error(tmp_path, monkeypatch):
 def test_packaged_name():
     model = FRFSR(FRFSRConfig.tiny())
     load_part(model, "encoder", "frfsr-tiny")
-    packaged = load_file(PACKAGED_WEIGHTS / "frfsr-tiny" / "model.safetensors")
+    packaged = load_file(PACKAGED / "frfsr-tiny" / "model.safetensors")
     assert torch.equal(model.encoder.conv1_1.weight, packaged["encoder.conv1_1.weight"])
 
 

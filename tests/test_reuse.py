@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from frfsr import FRFSR, FRFSRConfig
 from frfsr.errors import UserError
-from frfsr.reuse import FeatureReuse, Injection, continue_from
+from frfsr.reuse import FeatureReuse
 
 SMALL = dict(
     encoder_channels=(4, 4, 8),
@@ -33,13 +33,13 @@ class AttentionSR(nn.Module):
         super().__init__()
         self.lr = nn.Conv2d(3, channels, 5, padding=2)
         self.texture = nn.Conv2d(3, channels, 3, stride=2, padding=1)
-        self.injection = Injection(channels, channels) if reuse else None
+        self.mix = nn.Conv2d((2 if reuse else 1) * channels, channels, 3, padding=1)
         self.last = nn.Sequential(nn.Conv2d(channels, 3 * 4, 1), nn.PixelShuffle(2))
 
     def forward(self, inputs: Pair, reused: Tensor | None = None) -> Tensor:
         texture = self.texture(inputs.aligned)
         features = torch.tanh(self.lr(inputs.lr)) + texture * texture.mean((2, 3), keepdim=True).sigmoid()
-        return features if self.injection is None else self.injection(features, reused)
+        return self.mix(features if reused is None else torch.cat([features, reused], 1))
 
     def reconstruct(self, features: Tensor, inputs: Pair) -> Tensor:
         return self.last(features) + F.interpolate(inputs.lr, scale_factor=2, mode="nearest")
@@ -59,12 +59,13 @@ def framework() -> FeatureReuse:
 
 def test_second_network_starts_as_the_first(framework, inputs):
     features = framework.first(inputs)
-    image, second_features = framework(inputs)
+    second_features = framework(inputs)
+    image = framework.reconstruct(second_features, inputs)
     torch.testing.assert_close(second_features, features, rtol=0, atol=1e-6)
     torch.testing.assert_close(image, framework.first.reconstruct(features, inputs), rtol=0, atol=1e-6)
     torch.manual_seed(1)
     fresh = FeatureReuse(framework.first, AttentionSR(reuse=True), fresh=True)
-    assert (fresh(inputs)[0] - image).abs().max() > 1e-2
+    assert (fresh.reconstruct(fresh(inputs), inputs) - image).abs().max() > 1e-2
 
 
 def test_only_the_second_network_learns(framework, inputs):
@@ -76,7 +77,7 @@ def test_only_the_second_network_learns(framework, inputs):
     truth = torch.rand(2, 3, 14, 18, generator=torch.Generator().manual_seed(1))
     errors = []
     for _ in range(10):
-        error = F.l1_loss(framework(inputs)[0], truth)
+        error = F.l1_loss(framework.reconstruct(framework(inputs), inputs), truth)
         optimizer.zero_grad()
         error.backward()
         optimizer.step()
@@ -87,10 +88,10 @@ def test_only_the_second_network_learns(framework, inputs):
 
 
 def test_reused_features_reach_the_image(framework, inputs):
-    nn.init.normal_(framework.second.injection.conv.weight, std=0.1)
-    image = framework(inputs)[0]
+    nn.init.normal_(framework.second.mix.weight, std=0.1)
+    features = framework(inputs)
     nn.init.zeros_(framework.first.lr.weight)
-    assert (framework(inputs)[0] - image).abs().max() > 1e-3
+    assert (framework(inputs) - features).abs().max() > 1e-3
 
 
 def test_networks_of_other_sizes_are_refused():
@@ -109,11 +110,11 @@ def randomised(config: FRFSRConfig) -> FRFSR:
 def test_frfsr_with_reuse_starts_as_frfsr_without(score_input):
     model = randomised(FRFSRConfig.tiny(reuse=True, score_input=score_input, **SMALL))
     lr, reference = torch.rand(1, 3, 9, 11), torch.rand(1, 3, 40, 36)
-    second, model.reuse_aggregation = model.reuse_aggregation, None
-    expected = model(lr, reference)
-    model.reuse_aggregation = second
+    both, model.aggregation = model.aggregation, model.aggregation.first
+    expected, single = model(lr, reference), model.state_dict()
+    model.aggregation = both
     assert (model(lr, reference).image - expected.image).abs().max() > 1e-3
-    continue_from(second, model.aggregation)
+    model.load_state_dict(single)
     result = model(lr, reference)
     torch.testing.assert_close(result.features, expected.features, rtol=0, atol=1e-5)
     torch.testing.assert_close(result.image, expected.image, rtol=0, atol=1e-5)
@@ -123,15 +124,15 @@ def test_frfsr_gives_the_first_network_no_gradient():
     model = randomised(FRFSRConfig.tiny(reuse=True, **SMALL))
     image = model(torch.rand(1, 3, 9, 11), torch.rand(1, 3, 40, 36)).image
     image.mean().backward()
-    assert all(parameter.grad is None for parameter in model.aggregation.parameters())
-    assert all(parameter.grad is not None for parameter in model.reuse_aggregation.parameters())
+    assert all(parameter.grad is None for parameter in model.aggregation.first.parameters())
+    assert all(parameter.grad is not None for parameter in model.aggregation.second.parameters())
 
 
 def test_frfsr_reuses_in_both_large_aggregations():
     model = randomised(FRFSRConfig.tiny(reuse=True, **SMALL))
     lr, reference = torch.rand(1, 3, 9, 11), torch.rand(1, 3, 40, 36)
     image = model(lr, reference).image
-    for taam in (model.reuse_aggregation.taam_down_large, model.reuse_aggregation.taam_up_large):
+    for taam in (model.aggregation.second.taam_down_large, model.aggregation.second.taam_up_large):
         weight = taam.conv.weight.data
         reused, kept = weight[:, -8:], weight[:, -8:].clone()
         reused.zero_()

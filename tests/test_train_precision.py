@@ -125,7 +125,7 @@ def test_gradients_without_any_good_scale_stop_the_run(monkeypatch):
     monkeypatch.setattr(HalfOnCPU, "first_scale", 2.0**10)
     accelerator = HalfOnCPU(mixed_precision="fp16")
     model, optimizer = accelerator.prepare(layer := torch.nn.Linear(1, 1), torch.optim.SGD(layer.parameters()))
-    watching = guard.Guard(accelerator, model)
+    watching = guard.Guard(accelerator)
 
     def step() -> None:
         accelerator.backward(watching.watch(model(torch.zeros(1, 1)).mul(0).sqrt().sum()))  # 0, with a gradient of NaN

@@ -159,11 +159,12 @@ def test_all_losses(pairs, rec, vgg16, tmp_path, reuse, critic, steps):
     assert_trained(tmp_path / "all", "critic", steps)
     assert len(logged(tmp_path / "all", "perceptual")) == steps
     before, after = weights(rec), weights(tmp_path / "all")
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    first = {name: name.replace("aggregation.", "aggregation.first.") if reuse else name for name in before}
+    changed = {name for name in before if not torch.equal(before[name], after[first[name]])}
     if reuse:
         assert not changed
-        continued = [name for name in after if name.startswith("reuse_aggregation.tail")]
-        assert all(not torch.equal(after[name], before[name.removeprefix("reuse_")]) for name in continued)
+        continued = [name for name in after if name.startswith("aggregation.second.tail")]
+        assert all(not torch.equal(after[name], before[name.replace("second.", "")]) for name in continued)
     else:
         assert changed
         assert all(name.startswith("aggregation.") for name in changed)
@@ -178,9 +179,12 @@ def test_frozen_networks_infer_only(rec):
     model = FRFSR(network)
     assert initialise(model, config)["all"]
     for name, part in model.named_children():
-        trained = name == "reuse_aggregation"
+        trained = name == "aggregation"
         assert part.training == trained, name
-        assert all(parameter.requires_grad == trained for parameter in part.parameters()), name
+        second = part.second if trained else part
+        assert all(parameter.requires_grad == trained for parameter in second.parameters()), name
+    assert not model.aggregation.first.training
+    assert not any(parameter.requires_grad for parameter in model.aggregation.first.parameters())
 
 
 def test_frozen_networks_are_stored_once(rec):

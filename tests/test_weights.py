@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-import frfsr.model
-from frfsr import FRFSR
+from frfsr import FRFSR, checkpoints
+from frfsr.architectures import load
 from frfsr.degrade import downscale, upscale_bicubic
 from frfsr.evals.metrics import psnr_y
 from frfsr.imageio import Photo
 from frfsr.recipes.samples import to_tensor
-from frfsr.upscaling.upscale import load_model, upscale_photo
+from frfsr.upscaling.upscale import upscale_photo
 
 PACKAGED = ("frfsr-tiny", "frfsr-tiny-gan")
 
 
 @pytest.mark.parametrize(("name", "megabytes"), [("frfsr-tiny", 8), ("frfsr-tiny-gan", 10)])
 def test_packaged_weights_are_small(name, megabytes):
-    file = Path(frfsr.model.PACKAGED_WEIGHTS, name, "model.safetensors")
+    file = Path(checkpoints.PACKAGED, name, "model.safetensors")
     assert file.stat().st_size <= megabytes * 1_000_000
     model = FRFSR.from_pretrained(name)
     assert sum(parameter.numel() for parameter in model.parameters()) <= 2_500_000
@@ -54,10 +54,11 @@ def test_the_reference_is_used(stereo_pair, name):
 def test_frfsr_tiny_gan_goes_on_from_frfsr_tiny():
     """Its first network is frfsr-tiny, frozen; its second one has learned something else."""
     first, both = (FRFSR.from_pretrained(name).state_dict() for name in PACKAGED)
-    assert all(torch.equal(weight, both[name]) for name, weight in first.items())
-    second = {name: weight for name, weight in both.items() if name.startswith("reuse_aggregation.")}
-    assert first.keys() | second.keys() == both.keys()
-    assert not torch.equal(second["reuse_aggregation.tail.2.weight"], first["aggregation.tail.2.weight"])
+    renamed = {name.replace("aggregation.", "aggregation.first."): weight for name, weight in first.items()}
+    assert all(torch.equal(weight, both[name]) for name, weight in renamed.items())
+    second = {name for name in both if name.startswith("aggregation.second.")}
+    assert renamed.keys() | second == both.keys()
+    assert not torch.equal(both["aggregation.second.tail.2.weight"], first["aggregation.tail.2.weight"])
 
 
 def test_frfsr_tiny_gan_is_sharper(stereo_pair):
@@ -92,7 +93,7 @@ def test_bfloat16_costs_frfsr_tiny_no_quality():
     truth, reference = (np.ascontiguousarray(image) for image in (left[100:356, 200:520], right[80:376, 120:580]))
     photo = Photo(downscale(truth))
     exact, cast = (
-        upscale_photo(photo, [Photo(reference)], load_model("frfsr-tiny", "cpu", dtype)).photo.pixels
+        upscale_photo(photo, [Photo(reference)], load("frfsr-tiny", "cpu", dtype)).photo.pixels
         for dtype in ("float32", "bfloat16")
     )
     assert not np.array_equal(exact, cast)

@@ -13,16 +13,16 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from frfsr.architectures import load
 from frfsr.degrade import SCALE, upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.imageio import Photo, photo_from_pil, photo_to_pil, read_photo
-from frfsr.model import FRFSR
+from frfsr.network import Network
 from frfsr.upscaling.options import DEFAULTS, Options, ReferenceReport, Report
 from frfsr.upscaling.tiles import Span, spans, strips
 
 HALO = 16  # LR pixels of context that a tile needs
 REFERENCE_PIXELS = 2**21  # of all references together: 2.1 megapixels
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's conversion to grey
 
 PhotoLike = Image.Image | str | Path
@@ -38,7 +38,7 @@ class Upscaled(NamedTuple):
 def upscale(
     lr: PhotoLike,
     references: PhotoLike | Sequence[PhotoLike] = (),
-    model: FRFSR | str | Path = "frfsr-tiny",
+    model: Network | str | Path = "frfsr-tiny",
     device: str | None = None,
     dtype: str | None = None,
     **options,
@@ -51,8 +51,8 @@ def upscale(
         references: one or several Pillow images or files of any sizes, ideally at the scale of the result. Without
             any, the result is what the network makes of the photo alone.
         model: a loaded network (used as it is), or the name, folder or Hub id of one.
-        device: see `load_model`; only for a model given by name.
-        dtype: see `load_model`; only for a model given by name.
+        device: see `frfsr.load`; only for a model given by name.
+        dtype: see `frfsr.load`; only for a model given by name.
         **options: fields of `frfsr.upscaling.options.Options`.
 
     Raises:
@@ -65,35 +65,14 @@ def upscale(
         photo_from_pil(image) if isinstance(image, Image.Image) else read_photo(image) for image in (lr, *references)
     ]
     if not isinstance(model, torch.nn.Module):
-        model = load_model(model, device, dtype)
+        model = load(model, device, dtype)
     return photo_to_pil(upscale_photo(photo, references, model, settings).photo)
-
-
-def load_model(name_or_path: str | Path, device: str | None = None, dtype: str | None = None) -> FRFSR:
-    """Load a model by packaged name, folder or Hub id, ready for inference.
-
-    Args:
-        name_or_path: as `FRFSR.from_pretrained` takes it.
-        device: as torch names it; by default a CUDA GPU if there is one, else the CPU.
-        dtype: float32 (default), bfloat16 or float16.
-
-    Raises:
-        UserError: something of it does not exist.
-    """
-    if dtype is not None and dtype not in DTYPES:
-        raise UserError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"no device {device!r} here: {str(error).splitlines()[0]}") from error
-    return FRFSR.from_pretrained(name_or_path).to(device, DTYPES[dtype or "float32"]).eval()
 
 
 def upscale_photo(
     photo: Photo,
     references: Sequence[Photo],
-    model: FRFSR,
+    model: Network,
     options: Options = DEFAULTS,
     *,
     progress: bool = False,
@@ -132,7 +111,7 @@ class Run:
         progress: show a progress bar on stderr.
     """
 
-    def __init__(self, model: FRFSR, options: Options, progress: bool = False):
+    def __init__(self, model: Network, options: Options, progress: bool = False):
         self.model, self.options, self.progress = model, options, progress
         self.references: tuple[ReferenceReport, ...] = ()
         self.scores: list[float] = []

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from frfsr.published import Names
+from frfsr.checkpoints import Names
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 MANIFESTS = ("manifest_peers.json", "manifest.json")

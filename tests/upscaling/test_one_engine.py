@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from frfsr.architectures import load
 from frfsr.cli import main
 from frfsr.degrade import downscale
 from frfsr.evals.benchmarks import Sample
@@ -11,7 +12,6 @@ from frfsr.evals.evaluate import Protocol, measure
 from frfsr.evals.metrics import psnr_y
 from frfsr.evals.upscalers import ReferenceNetwork
 from frfsr.upscaling.options import Options
-from frfsr.upscaling.upscale import load_model
 
 
 @pytest.mark.parametrize("tile", [32, 192])
@@ -25,7 +25,7 @@ def test_eval_and_upscale_agree(tmp_path, name, tile, upsampled):
         Image.fromarray(image).save(tmp_path / file)
     options = Options(tile=tile, upsampled=upsampled)
     score = measure(
-        ReferenceNetwork(load_model(name, "cpu"), name, options), Sample("pair", truth, lr, [reference]), Protocol()
+        ReferenceNetwork(load(name, "cpu"), name, options), Sample("pair", truth, lr, [reference]), Protocol()
     )
     arguments = ["upscale", "lr.png", "--reference", "reference.png", "-o", "out.png"]
     files = [str(tmp_path / argument) if argument.endswith(".png") else argument for argument in arguments]

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 from frfsr import upscale
+from frfsr.architectures import load
 from frfsr.errors import UserError
 from frfsr.imageio import Photo
 from frfsr.upscaling import upscale as engine
 from frfsr.upscaling.options import Options
 from frfsr.upscaling.tiles import FADE, spans
-from frfsr.upscaling.upscale import join, load_model, to_tensor, upscale_photo
+from frfsr.upscaling.upscale import join, to_tensor, upscale_photo
 
 
 def random_image(mode: str, height: int, width: int) -> Image.Image:
@@ -163,7 +164,7 @@ def test_many_references_of_any_kind(small_model, tmp_path):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_stays_close(small_model, small_model_folder, dtype):
     photo, reference = random_photo(3, np.uint8, 20, 18), random_photo(3, np.uint8, 40, 50)
-    half = load_model(small_model_folder, "cpu", dtype)
+    half = load(small_model_folder, "cpu", dtype)
     assert next(half.parameters()).dtype == engine.DTYPES[dtype]
     exact, close = (upscale_photo(photo, [reference], model).photo.pixels.astype(int) for model in (small_model, half))
     assert np.abs(exact - close).mean() < 3
