@@ -60,6 +60,7 @@ def from_mapping(config_class: type[Settings], values: Mapping[str, Any]) -> Set
     Raises:
         UserError: a field is unknown or a value is not allowed.
     """
+    require_known(config_class, values)
     return config_class(**{str(key): value for key, value in values.items()})
 
 
