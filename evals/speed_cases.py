@@ -172,10 +172,10 @@ def _deform_conv(device: str, dtype: torch.dtype, backward: bool) -> Contest:
     last = [tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, offset, mask)]
 
     def ours(*inputs: Tensor) -> Tensor:
-        return kernels.deform_conv(*inputs, flow=flow, flow_scale=4)
+        return kernels.deform_conv(*inputs, flow=flow, flow_scale=4, match_padding="valid")
 
     def stock(*inputs: Tensor) -> Tensor:
-        return speed_stock.deform_conv(*inputs, flow=flow, flow_scale=4)
+        return speed_stock.deform_conv(*inputs, flow=flow, flow_scale=4, match_padding="valid")
 
     inputs, ours_inputs = [x, offset, mask, weight, bias], [*last, weight, bias]
     if backward:

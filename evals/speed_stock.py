@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from unittest.mock import patch
 
 import torch
 from einops import rearrange, repeat
@@ -10,23 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
-from frfsr import FRFSR, aggregation, alignment, matching
+from frfsr import FRFSR, kernels
 from frfsr.kernels.ddf import FilterNorm
+from frfsr.kernels.deform import MatchPadding
 
 CHUNK_ELEMENTS = 2**29  # similarities that the stock matching holds at a time
-
-
-@contextmanager
-def plain_pytorch() -> Iterator[None]:
-    """Within it FRFSR networks run on the operations of this file, and new ones are contiguous (NCHW)."""
-    with (
-        patch.object(FRFSR, "memory_format", torch.contiguous_format),
-        patch.object(matching, "patch_argmax", patch_argmax),
-        patch.object(alignment, "flow_warp", flow_warp),
-        patch.object(alignment, "deform_conv", deform_conv),
-        patch.object(aggregation, "dynamic_filter", dynamic_filter),
-    ):
-        yield
 
 
 def patch_argmax(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +72,7 @@ def deform_conv(
     bias: Tensor,
     flow: Tensor,
     flow_scale: int,
-    match_padding: str = "valid",
+    match_padding: MatchPadding,
 ) -> Tensor:
     """Build the nine pre-offsets of every pixel, repeat them over the groups, call torchvision.
 
@@ -105,3 +92,17 @@ def deform_conv(
     pre_offset = repeat(taps.flip(2), "b k d h w -> b (g k d) h w", g=groups)
     offset = offset.float() + pre_offset
     return deform_conv2d(x.float(), offset, weight.float(), bias.float(), padding=1, mask=mask.float()).to(x.dtype)
+
+
+OPERATIONS = {function.__name__: function for function in (patch_argmax, flow_warp, dynamic_filter, deform_conv)}
+
+
+@contextmanager
+def plain_pytorch() -> Iterator[None]:
+    """Within it FRFSR networks run on the operations of this file, and new ones are contiguous (NCHW)."""
+    layout, FRFSR.memory_format = FRFSR.memory_format, torch.contiguous_format
+    try:
+        with kernels.use(OPERATIONS):
+            yield
+    finally:
+        FRFSR.memory_format = layout

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from frfsr.kernels._dispatch import accumulator_dtype, memory_format
+from frfsr.kernels._tensors import accumulator_dtype, memory_format
 
 BLOCK_ELEMENTS = 1 << 18  # fp32: 1 MiB, few enough for the cache and enough to hide what a call costs
 BLOCK_CHANNELS = 64

@@ -6,7 +6,8 @@ import triton.language as tl
 from einops import rearrange
 from torch import Tensor
 
-from frfsr.kernels._dispatch import memory_format, on_device_of_first
+from frfsr.kernels._dispatch import on_device_of_first
+from frfsr.kernels._tensors import memory_format
 
 # Channels and pixels of a program, long in the direction in which memory runs; and its warps.
 CHANNELS_LAST_BLOCK = (64, 16, 4)

@@ -10,8 +10,10 @@ import triton.language as tl
 from einops import rearrange
 from torch import Tensor
 
-from frfsr.kernels._deform_sampling import corner_pixel, sample_taps, tap_positions, weight_slots
-from frfsr.kernels._deform_triton import TAPS, operands_of
+from frfsr.kernels._constants import TAPS
+from frfsr.kernels._deform_geometry import Geometry
+from frfsr.kernels._deform_sampling_triton import corner_pixel, sample_taps, tap_positions, weight_slots
+from frfsr.kernels._deform_triton import operands_of
 from frfsr.kernels._dispatch import on_device_of_first
 
 PROGRAMS = 1024  # of the weights' gradient: several for each multiprocessor of a large GPU
@@ -183,17 +185,10 @@ def weight_gradient_kernel(
 
 @on_device_of_first
 def deform_conv_backward_triton(
-    grad: Tensor,
-    x: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    weight: Tensor,
-    flow: Tensor | None,
-    flow_scale: int,
-    match_padding: str,
+    grad: Tensor, x: Tensor, geometry: Geometry, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, offset, mask and weight."""
-    operands = operands_of(x, offset, mask, weight, flow, flow_scale, match_padding)
+    """Launch both kernels: gradients of x, offset, mask and weight."""
+    operands, (offset, mask) = operands_of(x, geometry, weight), geometry[:2]
     tile = operands.constants
     groups, group_channels, outputs = operands.weight.shape[1:]
     height, width = offset.shape[-2:]

@@ -8,10 +8,26 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
-from frfsr.kernels._dispatch import accumulator_dtype, memory_format
+from frfsr.kernels._constants import TAPS
+from frfsr.kernels._deform_geometry import Geometry
+from frfsr.kernels._tensors import accumulator_dtype, memory_format
 
-TAPS = 9
 _BLOCK_ELEMENTS = 1 << 20  # columns of a block (fp32: 4 MiB), few enough to stay in the cache
+
+
+class _Image(NamedTuple):
+    """The geometry of one image: offset (G*18, H, W), mask (G*9, H, W), flow of its taps (9, 2, h, w) or None."""
+
+    offset: Tensor
+    mask: Tensor
+    flow: Tensor | None
+    flow_scale: int
+
+
+def _images(geometry: Geometry, dtype: torch.dtype) -> Iterator[_Image]:
+    flows = geometry.tap_flows(dtype)
+    for b, (offset, mask) in enumerate(zip(geometry.offset, geometry.mask, strict=True)):
+        yield _Image(offset, mask, None if flows is None else flows[b], geometry.flow_scale)
 
 
 class _Block(NamedTuple):
@@ -55,37 +71,31 @@ def _sampling_grid(canvas: Tensor, offset: Tensor, flow: Tensor | None, scale: i
     return rearrange(grid, "g d k h w -> g (k h) w d")
 
 
-def _blocks(
-    canvas: Tensor, offset: Tensor, mask: Tensor, flow: Tensor | None, scale: int, elements: int
-) -> Iterator[_Block]:
-    """The image in blocks of whole coarse rows and about ``elements`` samples.
-
-    ``offset`` (G*18, H, W), ``mask`` (G*9, H, W), ``flow`` (9, 2, h, w) or None.
-    """
+def _blocks(canvas: Tensor, image: _Image, elements: int) -> Iterator[_Block]:
+    """Cut an image into blocks of whole coarse rows and about ``elements`` samples."""
     groups, channels = canvas.shape[:2]
-    height, width = offset.shape[-2:]
+    height, width = image.offset.shape[-2:]
+    scale = image.flow_scale
     step = max(1, elements // (groups * channels * TAPS * width * scale)) * scale
     for top in range(0, height, step):
         rows = slice(top, min(top + step, height))
-        part = rearrange(offset[:, rows].to(canvas.dtype), "(g k d) h w -> g k d h w", g=groups, d=2)
-        flow_part = None if flow is None else flow[:, :, rows.start // scale : rows.stop // scale]
-        grid = _sampling_grid(canvas, part, flow_part, scale, top)
+        part = rearrange(image.offset[:, rows].to(canvas.dtype), "(g k d) h w -> g k d h w", g=groups, d=2)
+        flow = None if image.flow is None else image.flow[:, :, rows.start // scale : rows.stop // scale]
+        grid = _sampling_grid(canvas, part, flow, scale, top)
         samples = rearrange(F.grid_sample(canvas, grid, align_corners=False), "g c (k h) w -> g c k h w", k=TAPS)
-        yield _Block(rows, grid, samples, rearrange(mask[:, rows].to(canvas.dtype), "(g k) h w -> g 1 k h w", g=groups))
+        mask = rearrange(image.mask[:, rows].to(canvas.dtype), "(g k) h w -> g 1 k h w", g=groups)
+        yield _Block(rows, grid, samples, mask)
 
 
 @torch.autocast("cpu", enabled=False)  # an operator's dtypes are those of its arguments
-def deform_conv_cpu(
-    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, flow: Tensor | None, scale: int
-) -> Tensor:
-    """Forward pass. ``flow``: (B, 9, 2, h, w) flow of each tap as (y, x) in coarse pixels, or None."""
+def deform_conv_cpu(x: Tensor, geometry: Geometry, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute the forward pass. Arguments as in :func:`frfsr.kernels.deform_conv`."""
     kernel = weight.to(x.dtype).flatten(1)
-    shape = (x.shape[0], weight.shape[0], *offset.shape[-2:])
+    shape = (x.shape[0], weight.shape[0], *geometry.offset.shape[-2:])
     out = torch.empty(shape, dtype=x.dtype, memory_format=memory_format(x))
-    for b in range(x.shape[0]):
-        canvas = _power_of_two_canvas(x[b].to(accumulator_dtype(x)), mask.shape[1] // TAPS)
-        image_flow = None if flow is None else flow[b]
-        for block in _blocks(canvas, offset[b], mask[b], image_flow, scale, _BLOCK_ELEMENTS):
+    for b, image in enumerate(_images(geometry, accumulator_dtype(x))):
+        canvas = _power_of_two_canvas(x[b].to(accumulator_dtype(x)), geometry.groups)
+        for block in _blocks(canvas, image, _BLOCK_ELEMENTS):
             product = kernel @ block.columns().to(x.dtype)
             out[b, :, block.rows] = rearrange(product, "o (h w) -> o h w", w=shape[-1])
     return out if bias is None else out.add_(rearrange(bias.to(x.dtype), "o -> o 1 1"))
@@ -93,21 +103,21 @@ def deform_conv_cpu(
 
 @torch.autocast("cpu", enabled=False)
 def deform_conv_backward_cpu(
-    grad: Tensor, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, flow: Tensor | None, scale: int
+    grad: Tensor, x: Tensor, geometry: Geometry, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, offset, mask and weight. The samples are taken again instead of kept from the forward pass."""
+    """Compute the gradients of x, offset, mask and weight; samples are taken again instead of kept by the forward."""
+    inputs = x, geometry.offset, geometry.mask, weight
     kernel = weight.to(accumulator_dtype(x)).flatten(1)
     grad_x, grad_offset, grad_mask, grad_weight = (
-        torch.empty_like(tensor, memory_format=memory_format(tensor)) for tensor in (x, offset, mask, weight)
+        torch.empty_like(tensor, memory_format=memory_format(tensor)) for tensor in inputs
     )
     grad_kernel = torch.zeros_like(kernel)
-    for b in range(x.shape[0]):
-        canvas = _power_of_two_canvas(x[b].to(kernel.dtype), mask.shape[1] // TAPS)
+    for b, image in enumerate(_images(geometry, kernel.dtype)):
+        canvas = _power_of_two_canvas(x[b].to(kernel.dtype), geometry.groups)
         grad_canvas = torch.zeros_like(canvas)
         to_pixels = torch.tensor([2 / size for size in canvas.shape[-2:]], dtype=canvas.dtype)
-        image_flow = None if flow is None else flow[b]
         elements = max(_BLOCK_ELEMENTS, canvas.numel())  # each block clears a canvas: few blocks for large images
-        for block in _blocks(canvas, offset[b], mask[b], image_flow, scale, elements):
+        for block in _blocks(canvas, image, elements):
             grad_rows = rearrange(grad[b, :, block.rows].to(kernel.dtype), "o h w -> o (h w)")
             grad_samples = (kernel.t() @ grad_rows).view_as(block.samples)
             mask_part = (grad_samples * block.samples).sum(1)

@@ -13,10 +13,10 @@ import triton.language as tl
 from einops import rearrange
 from torch import Tensor
 
-from frfsr.kernels._deform_sampling import sample_taps, tap_positions, weight_slots
+from frfsr.kernels._deform_geometry import Geometry
+from frfsr.kernels._deform_sampling_triton import sample_taps, tap_positions, weight_slots
 from frfsr.kernels._dispatch import on_device_of_first
 
-TAPS = 9
 STAGES = 1  # gathers do not pipeline: prefetching them only costs registers
 
 
@@ -132,12 +132,11 @@ def _strided_by_pixel(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(2) == tensor.shape[3] * tensor.stride(3) else tensor.contiguous()
 
 
-def operands_of(
-    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, flow: Tensor | None, flow_scale: int, match_padding: str
-) -> Operands:
-    groups = mask.shape[1] // TAPS
+def operands_of(x: Tensor, geometry: Geometry, weight: Tensor) -> Operands:
+    """Lay out the arguments of :func:`frfsr.kernels.deform_conv` for the kernels, and choose their tile."""
+    groups, flow = geometry.groups, geometry.flow
     group_channels, outputs = x.shape[1] // groups, weight.shape[0]
-    offset, mask = _strided_by_pixel(offset), _strided_by_pixel(mask)
+    offset, mask = _strided_by_pixel(geometry.offset), _strided_by_pixel(geometry.mask)
     tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
     tile = choose_tile(groups, group_channels, outputs, x.dtype, tf32)
     return Operands(
@@ -148,13 +147,13 @@ def operands_of(
             offset if flow is None else flow.float().contiguous(),  # a kernel argument must be a tensor, read or not
         ),
         weight=rearrange(weight.to(x.dtype), "o (g c) i j -> (i j) g c o", g=groups).contiguous(),
-        sizes=(*offset.shape[-2:], *x.shape[-2:], flow_scale),
+        sizes=(*offset.shape[-2:], *x.shape[-2:], geometry.flow_scale),
         constants=dict(
             ALL_GROUPS=groups,
             GROUP_CHANNELS=group_channels,
             ALL_OUTPUTS=outputs,
             HAS_FLOW=flow is not None,
-            SAME=match_padding == "same",
+            SAME=geometry.match_padding == "same",
             PRECISION="tf32" if tf32 else "ieee",
             PIXELS=tile.pixels,
             GROUPS=tile.groups,
@@ -167,19 +166,10 @@ def operands_of(
 
 
 @on_device_of_first
-def deform_conv_triton(
-    x: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    flow: Tensor | None,
-    flow_scale: int,
-    match_padding: str,
-) -> Tensor:
+def deform_conv_triton(x: Tensor, geometry: Geometry, weight: Tensor, bias: Tensor | None) -> Tensor:
     """:func:`frfsr.kernels.deform_conv`, in memory channels-last."""
-    operands = operands_of(x, offset, mask, weight, flow, flow_scale, match_padding)
-    batch, outputs, (height, width) = x.shape[0], weight.shape[0], offset.shape[-2:]
+    operands = operands_of(x, geometry, weight)
+    batch, outputs, (height, width) = x.shape[0], weight.shape[0], geometry.offset.shape[-2:]
     out = x.new_empty(batch, height, width, outputs)
     tile = operands.constants
     grid = (triton.cdiv(height * width, tile["PIXELS"]), triton.cdiv(outputs, tile["OUTPUTS"]), batch)

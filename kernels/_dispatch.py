@@ -1,65 +1,116 @@
-"""Which implementation serves a call: the one place where that is decided."""
+"""Which form of an operation serves a call: one table, asked by :func:`form_for`, and :func:`use` to overrule it."""
 
-import importlib.util
 import os
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, wraps
+from importlib.util import find_spec
+from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 import torch
 
-TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+Form = Literal["reference", "cpu", "triton"]
+Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
 
 
-def use_reference() -> bool:
-    """Whether ``FRFSR_KERNELS=reference`` asks for the readable reference implementations."""
-    return os.environ.get("FRFSR_KERNELS") == "reference"
+class Rule(NamedTuple):
+    """A row of the table. None in ``devices``, ``dtypes`` or ``operations`` stands for all of them."""
+
+    form: Form
+    devices: tuple[str, ...] | None
+    dtypes: tuple[torch.dtype, ...] | None
+    operations: tuple[str, ...] | None
+    why: str
 
 
-def use_triton(tensor: torch.Tensor) -> bool:
-    """Whether a Triton kernel serves this tensor.
+HALF_AND_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
+TABLE = (  # the first row that holds serves the call
+    Rule("triton", ("cuda",), HALF_AND_SINGLE, None, "one launch, nothing unfolded; its sums are float32"),
+    Rule("cpu", ("cpu",), None, None, "PyTorch operators over blocks that stay in a core's cache"),
+    Rule("cpu", None, None, ("patch_argmax", "refine_flow"), "float64 on a GPU, other devices: memory stays linear"),
+    Rule("reference", None, None, None, "float64 on a GPU, other devices: PyTorch's operators and autograd"),
+)
 
-    True for float32, float16 and bfloat16 tensors on a GPU. ``TRITON_INTERPRET=1`` lets CPU tensors through as well, so
-    that the kernels themselves can be tested without a GPU; ``FRFSR_KERNELS=reference`` turns Triton off.
+_selected: Literal["reference"] | Mapping[str, Callable] | None = None  # by `use`
+
+
+@contextmanager
+def use(forms: Literal["reference"] | Mapping[str, Callable]) -> Iterator[None]:
+    """Overrule the table, in the whole process, until the context ends.
+
+    Args:
+        forms: "reference" for the readable references, as ``FRFSR_KERNELS=reference`` has it for the whole run; or
+            functions that take the place of operations, by the operations' names ("flow_warp": ...), called with the
+            same arguments. Operations that are not named keep to the table.
+
+    Raises:
+        ValueError: if ``forms`` is another word.
     """
-    if use_reference() or tensor.dtype not in TRITON_DTYPES or importlib.util.find_spec("triton") is None:
-        return False
-    return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    global _selected
+    if isinstance(forms, str) and forms != "reference":
+        raise ValueError(f"kernels.use takes 'reference' or functions by the operations' names, not {forms!r}")
+    before, _selected = _selected, forms
+    try:
+        yield
+    finally:
+        _selected = before
 
 
-def use_plain(tensor: torch.Tensor) -> bool:
-    """Whether the readable reference serves this tensor: it is asked for, or the device has nothing better."""
-    return use_reference() or not (use_triton(tensor) or tensor.device.type == "cpu")
+def form_for(operation: str, tensor: torch.Tensor) -> Form:
+    """Say which form serves a call.
+
+    Args:
+        operation: its public name, such as "flow_warp".
+        tensor: the argument whose device and dtype decide.
+
+    Returns:
+        "reference" if it was asked for, else the form of the first row of ``TABLE`` that holds. Triton counts only
+        where it is installed; ``TRITON_INTERPRET=1`` lets it serve CPU tensors too, so that the kernels themselves can
+        be tested without a GPU.
+    """
+    if _selected == "reference" or os.environ.get("FRFSR_KERNELS") == "reference":
+        return "reference"
+    for form, devices, dtypes, operations, _ in TABLE:
+        device = tensor.device.type
+        if form == "triton":
+            if not _triton_is_installed():
+                continue
+            device = "cuda" if os.environ.get("TRITON_INTERPRET") == "1" else device
+        if (
+            (devices is None or device in devices)
+            and (dtypes is None or tensor.dtype in dtypes)
+            and (operations is None or operation in operations)
+        ):
+            return form
+    raise LookupError(f"no form of {operation} for {tensor.dtype} on {tensor.device}")
 
 
-def on_device_of_first(launch: Callable) -> Callable:
+@cache
+def _triton_is_installed() -> bool:
+    return find_spec("triton") is not None
+
+
+def operation(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let :func:`use` put another function in the place of a public operation."""
+
+    @wraps(function)
+    def selected(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if isinstance(_selected, Mapping) and function.__name__ in _selected:
+            return _selected[function.__name__](*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return selected
+
+
+def on_device_of_first(launch: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Make the device of the first argument, a tensor, the current one while ``launch`` runs.
 
     Triton launches on the current device, which would hand the tensors of a second GPU to the first.
     """
 
     @wraps(launch)
-    def guarded(tensor: torch.Tensor, *args, **kwargs):
-        with torch.cuda.device_of(tensor):  # does nothing for a tensor on the CPU
-            return launch(tensor, *args, **kwargs)
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with torch.cuda.device_of(args[0]):  # does nothing for a tensor on the CPU
+            return launch(*args, **kwargs)
 
     return guarded
-
-
-def reference_gradients(
-    reference: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], grad: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """Gradients by autograd. Only outside of custom operators: within them autograd records nothing."""
-    with torch.enable_grad():
-        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-        return torch.autograd.grad(reference(*leaves), leaves, grad)
-
-
-def accumulator_dtype(tensor: torch.Tensor) -> torch.dtype:
-    """The precision of sums and sampling positions: float32 for half and single precision, float64 for double."""
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
-def memory_format(tensor: torch.Tensor) -> torch.memory_format:
-    """The layout of a result made from ``tensor``: channels_last if it is laid out so and not also contiguous."""
-    channels_last = tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format

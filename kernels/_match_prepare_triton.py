@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from frfsr.kernels.match import EPSILON, EXPONENT_LIMIT
+from frfsr.kernels._constants import EPSILON, EXPONENT_LIMIT
 
 BORDER = 2  # of a 3x3 patch
 PIXELS = 32  # of a program

@@ -5,11 +5,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-BLOCK = 16  # pixels, side of a block
-SCALE = 4  # pixels of both images per unit of the flow
-MARGIN = (BLOCK - SCALE) // 2  # of a block around the pixels of its position
-FLAT = 1e-4  # the least deviation that a block is divided by, so that flat blocks correlate with nothing
-PENALTY = 1e-4  # of correlation, per pixel of a step: among equal places the nearest wins
+from frfsr.kernels._constants import BLOCK, FLAT, MARGIN, PENALTY, SCALE
+
 QUERIES_AT_ONCE = 1024  # bounds the memory to some 10 MB
 
 

@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from frfsr.kernels._constants import BLOCK, FLAT, MARGIN, PENALTY, SCALE
 from frfsr.kernels._dispatch import on_device_of_first
-from frfsr.kernels._refine_cpu import BLOCK, FLAT, MARGIN, PENALTY, SCALE
 
 CONSTANTS = dict(BLOCK=BLOCK, SCALE=SCALE, MARGIN=MARGIN, FLAT=FLAT, PENALTY=PENALTY)
 NUM_WARPS = 1  # eight pixels of a block per thread, and sums that need no shared memory

@@ -5,7 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from frfsr.kernels._dispatch import memory_format, on_device_of_first
+from frfsr.kernels._dispatch import on_device_of_first
+from frfsr.kernels._tensors import memory_format
 
 CHANNELS_LAST_BLOCK = (64, 16)  # (channels, pixels): rows of channels are what lies together in memory
 CONTIGUOUS_BLOCK = (8, 128)  # twice as many pixels spill in the backward kernel under triton 3.8

@@ -13,7 +13,9 @@ from einops import rearrange
 from torch import Tensor
 
 from frfsr.kernels._ddf_cpu import dynamic_filter_backward_cpu, dynamic_filter_cpu
-from frfsr.kernels._dispatch import accumulator_dtype, memory_format, reference_gradients, use_plain, use_triton
+from frfsr.kernels._dispatch import form_for, operation
+from frfsr.kernels._operator import operator
+from frfsr.kernels._tensors import accumulator_dtype, memory_format, reference_gradients
 
 
 class FilterNorm(NamedTuple):
@@ -73,14 +75,15 @@ def _spatial_filter_backward(
     return grad_spatial.to(spatial.dtype), grad_scale.to(scale.dtype), grad_shift.to(shift.dtype)
 
 
-@torch.library.custom_op("frfsr::dynamic_filter", mutates_args=())
+@operator("frfsr::dynamic_filter")
 def _dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    if use_triton(x):
+    form = form_for("dynamic_filter", x)
+    if form == "triton":
         from frfsr.kernels import _ddf_triton
 
         return _ddf_triton.filter_pixels(x, channel, spatial, scale, shift)
     spatial = _spatial_filter(spatial, scale, shift)
-    if use_plain(x):
+    if form == "reference":
         return dynamic_filter_reference(x, channel, spatial)
     return dynamic_filter_cpu(x, channel, spatial)
 
@@ -90,11 +93,11 @@ def _(x: Tensor, channel: Tensor, spatial: Tensor, scale: Tensor | None, shift: 
     return torch.empty_like(x, memory_format=memory_format(x))
 
 
-@torch.library.custom_op("frfsr::dynamic_filter_backward", mutates_args=())
+@operator("frfsr::dynamic_filter_backward")
 def _dynamic_filter_backward(
     grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if use_triton(x):
+    if form_for("dynamic_filter", x) == "triton":
         from frfsr.kernels import _ddf_triton
 
         grad = grad.contiguous(memory_format=memory_format(x))
@@ -116,7 +119,7 @@ def _save_for_backward(ctx, inputs: tuple, output: Tensor) -> None:
 def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, channel, spatial, scale, shift = ctx.saved_tensors
     normalised = _spatial_filter(spatial, scale, shift)
-    if use_plain(x):
+    if form_for("dynamic_filter", x) == "reference":
         gradients = reference_gradients(dynamic_filter_reference, (x, channel, normalised), grad)
     else:
         gradients = _dynamic_filter_backward(grad, x, channel, normalised)
@@ -129,6 +132,7 @@ def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
 _dynamic_filter.register_autograd(_backward, setup_context=_save_for_backward)
 
 
+@operation
 def dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor, norm: FilterNorm | None = None) -> Tensor:
     """Filter ``x`` by the product of one filter per channel and one per pixel (equations 19 to 21).
 

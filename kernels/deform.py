@@ -5,27 +5,19 @@ pre-offset comes from the coarse correspondence flow and is computed per tap on 
 tensor of pre-offsets nor its repeat over groups nor the columns of the whole image are ever stored.
 """
 
+from typing import get_args
+
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import repeat
 from torch import Tensor
-from torchvision.ops import deform_conv2d
 
-from frfsr.kernels._deform_cpu import TAPS, deform_conv_backward_cpu, deform_conv_cpu
-from frfsr.kernels._dispatch import accumulator_dtype, memory_format, reference_gradients, use_plain, use_triton
-
-
-def tap_flows(flow: Tensor, match_padding: str) -> Tensor:
-    """Coarse flow (B, h, w, 2) as (x, y) -> the flow that votes for each tap, (B, 9, 2, h, w) as (y, x).
-
-    A pixel is covered by nine patches; tap (i, j) follows the patch that has the pixel in its row i and column j.
-    ``valid``: a patch stores its flow at its top-left pixel, zero outside; ``same``: at its centre, border repeated.
-    """
-    height, width = flow.shape[1:3]
-    flow = rearrange(flow.flip(-1), "b h w d -> b d h w")
-    padded = F.pad(flow, (2, 0, 2, 0)) if match_padding == "valid" else F.pad(flow, (1, 1, 1, 1), mode="replicate")
-    shifted = [padded[:, :, 2 - i : 2 - i + height, 2 - j : 2 - j + width] for i in range(3) for j in range(3)]
-    return torch.stack(shifted, dim=1)
+from frfsr.kernels._constants import TAPS
+from frfsr.kernels._deform_cpu import deform_conv_backward_cpu, deform_conv_cpu
+from frfsr.kernels._deform_geometry import Geometry, MatchPadding, tap_flows
+from frfsr.kernels._dispatch import form_for, operation
+from frfsr.kernels._operator import operator
+from frfsr.kernels._tensors import accumulator_dtype, memory_format, reference_gradients
 
 
 def deform_conv_reference(
@@ -36,9 +28,11 @@ def deform_conv_reference(
     bias: Tensor | None = None,
     flow: Tensor | None = None,
     flow_scale: int = 1,
-    match_padding: str = "valid",
+    match_padding: MatchPadding | None = None,
 ) -> Tensor:
-    """Readable form: torchvision's operator with materialised pre-offsets. Arguments as in :func:`deform_conv`."""
+    """The definition: torchvision's operator with materialised pre-offsets. Arguments as in :func:`deform_conv`."""
+    from torchvision.ops import deform_conv2d  # takes longer to import than to enlarge a small photo
+
     height, width = offset.shape[-2:]
     if flow is not None:
         pre_offset = tap_flows(flow, match_padding) * flow_scale
@@ -55,7 +49,7 @@ def deform_conv_reference(
     return out[..., :height, :width].to(x.dtype)
 
 
-@torch.library.custom_op("frfsr::deform_conv", mutates_args=())
+@operator("frfsr::deform_conv")
 def _deform_conv(
     x: Tensor,
     offset: Tensor,
@@ -64,18 +58,18 @@ def _deform_conv(
     bias: Tensor | None,
     flow: Tensor | None,
     flow_scale: int,
-    match_padding: str,
+    match_padding: str | None,
 ) -> Tensor:
-    if use_triton(x):
+    geometry, form = Geometry(offset, mask, flow, flow_scale, match_padding), form_for("deform_conv", x)
+    if form == "cpu":
+        return deform_conv_cpu(x, geometry, weight, bias)
+    if form == "triton":
         from frfsr.kernels._deform_triton import deform_conv_triton
 
-        out = deform_conv_triton(x, offset, mask, weight, bias, flow, flow_scale, match_padding)
-        return out.contiguous(memory_format=memory_format(x))
-    if use_plain(x):
-        out = deform_conv_reference(x, offset, mask, weight, bias, flow, flow_scale, match_padding)
-        return out.contiguous(memory_format=memory_format(x))
-    flows = None if flow is None else tap_flows(flow.to(accumulator_dtype(x)), match_padding)
-    return deform_conv_cpu(x, offset, mask, weight, bias, flows, flow_scale)
+        out = deform_conv_triton(x, geometry, weight, bias)
+    else:
+        out = deform_conv_reference(x, offset, mask, weight, bias, *geometry[2:])
+    return out.contiguous(memory_format=memory_format(x))
 
 
 @_deform_conv.register_fake
@@ -84,7 +78,7 @@ def _(x, offset, mask, weight, bias, flow, flow_scale, match_padding):
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
 
 
-@torch.library.custom_op("frfsr::deform_conv_backward", mutates_args=())
+@operator("frfsr::deform_conv_backward")
 def _deform_conv_backward(
     grad: Tensor,
     x: Tensor,
@@ -93,17 +87,17 @@ def _deform_conv_backward(
     weight: Tensor,
     flow: Tensor | None,
     flow_scale: int,
-    match_padding: str,
+    match_padding: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if use_triton(x):
+    geometry = Geometry(offset, mask, flow, flow_scale, match_padding)
+    if form_for("deform_conv", x) == "triton":
         from frfsr.kernels._deform_backward_triton import deform_conv_backward_triton
 
-        gradients = deform_conv_backward_triton(grad, x, offset, mask, weight, flow, flow_scale, match_padding)
+        gradients = deform_conv_backward_triton(grad, x, geometry, weight)
     else:
-        flows = None if flow is None else tap_flows(flow.to(accumulator_dtype(x)), match_padding)
-        gradients = deform_conv_backward_cpu(grad, x, offset, mask, weight, flows, flow_scale)
-    inputs = (x, offset, mask, weight)
-    return tuple(g.contiguous(memory_format=memory_format(t)) for g, t in zip(gradients, inputs, strict=True))
+        gradients = deform_conv_backward_cpu(grad, x, geometry, weight)
+    gradients = zip(gradients, (x, offset, mask, weight), strict=True)
+    return tuple(gradient.contiguous(memory_format=memory_format(tensor)) for gradient, tensor in gradients)
 
 
 @_deform_conv_backward.register_fake
@@ -120,7 +114,7 @@ def _save_for_backward(ctx, inputs: tuple, output: Tensor) -> None:
 def _backward(ctx, grad: Tensor) -> tuple:
     x, offset, mask, weight, flow = ctx.saved_tensors
     settings = flow, ctx.flow_scale, ctx.match_padding
-    if use_plain(x):
+    if form_for("deform_conv", x) == "reference":
         gradients = reference_gradients(
             lambda *inputs: deform_conv_reference(*inputs, None, *settings), (x, offset, mask, weight), grad
         )
@@ -133,6 +127,7 @@ def _backward(ctx, grad: Tensor) -> tuple:
 _deform_conv.register_autograd(_backward, setup_context=_save_for_backward)
 
 
+@operation
 def deform_conv(
     x: Tensor,
     offset: Tensor,
@@ -141,7 +136,7 @@ def deform_conv(
     bias: Tensor | None = None,
     flow: Tensor | None = None,
     flow_scale: int = 1,
-    match_padding: str = "valid",
+    match_padding: MatchPadding | None = None,
 ) -> Tensor:
     """Modulated deformable 3x3 convolution, stride 1, padding 1, around the matched position (equations 15 and 16).
 
@@ -154,14 +149,15 @@ def deform_conv(
         flow: (B, h, w, 2) coarse correspondence flow as (x, y) in coarse pixels, (H, W) = flow_scale * (h, w);
             no gradient flows into it. None: no pre-offset.
         flow_scale: pixels of the output per coarse pixel (1, 2 or 4 at relu3_1, relu2_1 and relu1_1).
-        match_padding: where a patch's flow is stored: ``valid`` at its top-left pixel, ``same`` at its centre.
+        match_padding: where a patch's flow is stored, needed with a flow: "valid" at its top-left pixel, "same" at
+            its centre.
 
     Returns:
         (B, O, H, W) in the dtype and layout (contiguous or channels-last) of ``x``; positions and interpolation are
         computed in float32 (float64 for float64). A NaN in ``x`` reaches the outputs that sample it.
 
     Raises:
-        ValueError: if the shapes do not fit together or ``match_padding`` is unknown.
+        ValueError: if the shapes do not fit together or a flow comes without a known ``match_padding``.
     """
     batch, channels = x.shape[:2]
     height, width = offset.shape[-2:]
@@ -179,6 +175,6 @@ def deform_conv(
                 f"flow must be (B, H/{flow_scale}, W/{flow_scale}, 2) for an offset of {height}x{width}, "
                 f"got {tuple(flow.shape)}"
             )
-    if match_padding not in ("valid", "same"):
-        raise ValueError(f"match_padding must be 'valid' or 'same', got {match_padding!r}")
+    if match_padding not in get_args(MatchPadding) and (flow is not None or match_padding is not None):
+        raise ValueError(f"with a flow match_padding must be 'same' or 'valid', not {match_padding!r}")
     return _deform_conv(x, offset, mask, weight, bias, flow, flow_scale, match_padding)

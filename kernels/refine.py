@@ -8,18 +8,11 @@ place of highest normalised cross-correlation.
 import torch
 from torch import Tensor
 
-from frfsr.kernels._dispatch import accumulator_dtype, use_reference, use_triton
-from frfsr.kernels._refine_cpu import (
-    BLOCK,
-    FLAT,
-    MARGIN,
-    PENALTY,
-    SCALE,
-    matched_positions,
-    pixel_grid,
-    refine_flow_cpu,
-    steps_within,
-)
+from frfsr.kernels._constants import BLOCK, FLAT, MARGIN, PENALTY, SCALE
+from frfsr.kernels._dispatch import form_for, operation
+from frfsr.kernels._operator import operator
+from frfsr.kernels._refine_cpu import matched_positions, pixel_grid, refine_flow_cpu, steps_within
+from frfsr.kernels._tensors import accumulator_dtype
 
 
 def blocks_at(image: Tensor, corner: Tensor) -> Tensor:
@@ -63,12 +56,13 @@ def refine_flow_reference(flow: Tensor, query: Tensor, key: Tensor, radius: int)
     return matched_positions(flow, key) + moved - pixel_grid(flow)
 
 
-@torch.library.custom_op("frfsr::refine_flow", mutates_args=())
+@operator("frfsr::refine_flow")
 def _refine_flow(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tensor:
     with torch.autocast(flow.device.type, enabled=False):  # an operator's dtypes are those of its arguments
-        if use_reference():
+        form = form_for("refine_flow", query)
+        if form == "reference":
             return refine_flow_reference(flow, query, key, radius)
-        if use_triton(query):
+        if form == "triton":
             from frfsr.kernels._refine_triton import refine_flow_triton
 
             return refine_flow_triton(flow, query, key, radius)
@@ -80,6 +74,7 @@ def _(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tensor:
     return torch.empty_like(flow, memory_format=torch.contiguous_format)
 
 
+@operation
 def refine_flow(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tensor:
     """Move every match to where the images around it agree best, by at most ``radius`` pixels a side.
 

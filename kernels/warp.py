@@ -1,11 +1,13 @@
 """Bilinear warp of a feature map by a flow field (equations 10-13)."""
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from frfsr.kernels._dispatch import accumulator_dtype, memory_format, use_reference, use_triton
+from frfsr.kernels._dispatch import form_for, operation
+from frfsr.kernels._operator import operator
+from frfsr.kernels._tensors import accumulator_dtype, memory_format
+from frfsr.kernels._warp_cpu import empty_warped, flow_gather_cpu, flow_scatter_cpu
 
 
 def _sampling_grid(flow: Tensor, height: int, width: int) -> Tensor:
@@ -34,69 +36,32 @@ def flow_warp_reference_backward(grad: Tensor, feature: Tensor, flow: Tensor) ->
     return grad_feature.to(feature.dtype), grad_grid * (2 / flow.new_tensor([width, height]))
 
 
-def _empty_warped(feature: Tensor, flow: Tensor) -> Tensor:
-    shape = (feature.shape[0], feature.shape[1], flow.shape[1], flow.shape[2])
-    return torch.empty(shape, dtype=feature.dtype, device=feature.device, memory_format=memory_format(feature))
-
-
-def _pixel_rows(flow: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Index of each position's pixel in a flattened image (0 if outside) and whether it is inside; for whole flows."""
-    y = torch.arange(flow.shape[1], dtype=flow.dtype, device=flow.device)
-    x = torch.arange(flow.shape[2], dtype=flow.dtype, device=flow.device)
-    column, row = flow[..., 0] + x, flow[..., 1] + y[:, None]
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    return (row * width + column).masked_fill(~inside, 0).long().flatten(1), inside.flatten(1)
-
-
-def _gather(feature: Tensor, flow: Tensor) -> Tensor:
-    """The warp by a flow of whole numbers, which copies pixels."""
-    feature = feature.contiguous(memory_format=memory_format(feature))
-    out = _empty_warped(feature, flow)
-    channels_last = memory_format(feature) == torch.channels_last
-    for source, target, index, inside in zip(feature, out, *_pixel_rows(flow, *feature.shape[-2:]), strict=True):
-        if channels_last:
-            rows = rearrange(target, "c h w -> (h w) c")
-            torch.index_select(rearrange(source, "c h w -> (h w) c"), 0, index, out=rows)
-            rows[~inside] = 0
-        else:
-            torch.index_select(source.flatten(1), 1, index, out=target.flatten(1))
-            target.flatten(1)[:, ~inside] = 0
-    return out
-
-
-def _scatter(grad: Tensor, feature: Tensor, flow: Tensor) -> Tensor:
-    """The gradient of :func:`_gather` by the feature."""
-    out = torch.zeros_like(feature, dtype=flow.dtype, memory_format=torch.channels_last)
-    for source, target, index, inside in zip(grad, out, *_pixel_rows(flow, *feature.shape[-2:]), strict=True):
-        pixels = rearrange(source, "c h w -> (h w) c").to(flow.dtype) * inside[:, None]
-        rearrange(target, "c h w -> (h w) c").index_add_(0, index, pixels)
-    return out.to(feature.dtype)
-
-
-@torch.library.custom_op("frfsr::flow_warp", mutates_args=())
+@operator("frfsr::flow_warp")
 def _flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
-    if use_triton(feature):
+    form = form_for("flow_warp", feature)
+    if form == "triton":
         from frfsr.kernels._warp_triton import flow_warp_triton
 
-        return flow_warp_triton(feature, flow, _empty_warped(feature, flow))
-    if not use_reference() and not flow.is_cuda and torch.equal(flow, flow.round()):
-        return _gather(feature, flow)
+        return flow_warp_triton(feature, flow, empty_warped(feature, flow))
+    if form == "cpu" and torch.equal(flow, flow.round()):
+        return flow_gather_cpu(feature, flow)
     return flow_warp_reference(feature, flow).contiguous(memory_format=memory_format(feature))
 
 
 @_flow_warp.register_fake
 def _(feature: Tensor, flow: Tensor) -> Tensor:
-    return _empty_warped(feature, flow)
+    return empty_warped(feature, flow)
 
 
-@torch.library.custom_op("frfsr::flow_warp_backward", mutates_args=())
+@operator("frfsr::flow_warp_backward")
 def _flow_warp_backward(grad: Tensor, feature: Tensor, flow: Tensor, needs_flow: bool) -> tuple[Tensor, Tensor]:
-    if use_triton(feature):
+    form = form_for("flow_warp", feature)
+    if form == "triton":
         from frfsr.kernels._warp_triton import flow_warp_backward_triton
 
         return flow_warp_backward_triton(grad, feature, flow, needs_flow)
-    if not use_reference() and not needs_flow and not flow.is_cuda and torch.equal(flow, flow.round()):
-        return _scatter(grad, feature, flow).contiguous(memory_format=memory_format(feature)), flow.new_empty(0)
+    if form == "cpu" and not needs_flow and torch.equal(flow, flow.round()):
+        return flow_scatter_cpu(grad, feature, flow).contiguous(memory_format=memory_format(feature)), flow.new_empty(0)
     grad_feature, grad_flow = flow_warp_reference_backward(grad, feature, flow)
     grad_feature = grad_feature.contiguous(memory_format=memory_format(feature))
     return grad_feature, grad_flow if needs_flow else flow.new_empty(0)
@@ -123,6 +88,7 @@ def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
 _flow_warp.register_autograd(_backward, setup_context=_setup_context)
 
 
+@operation
 def flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
     """Sample ``feature`` at every output pixel's own position plus its flow, bilinearly, with zeros outside.
 

@@ -29,7 +29,7 @@ class Alignment(nn.Module):
         flow = torch.stack([index % key.shape[3] - x.to(index), index // key.shape[3] - y.to(index)], dim=-1).float()
         warped = flow_warp(key, flow)
         offset, mask = self.offset_mask(warped * score[:, None]).tensor_split([18], dim=1)
-        aligned = deform_conv(key, offset, mask.sigmoid(), self.weight, flow=flow, flow_scale=1)
+        aligned = deform_conv(key, offset, mask.sigmoid(), self.weight, flow=flow, match_padding="same")
         channel = self.channel.expand(len(key), -1, -1, -1)
         return dynamic_filter(F.leaky_relu(aligned, 0.1), channel, self.spatial(query), FilterNorm(*self.norm))
 

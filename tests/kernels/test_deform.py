@@ -213,7 +213,7 @@ def test_no_offset_is_a_convolution(device):
 def test_gradients_are_those_of_the_forward():
     tensors, flow = inputs((1, 2, 1, 2, 3, 4, 2, 1, 2, "valid"), dtype=torch.float64)
     leaves = [tensor.requires_grad_() for tensor in tensors]
-    assert torch.autograd.gradcheck(lambda *leaves: deform_conv(*leaves, flow.double(), 2), leaves)
+    assert torch.autograd.gradcheck(lambda *leaves: deform_conv(*leaves, flow.double(), 2, "valid"), leaves)
 
 
 def test_operator_is_registered_correctly():
@@ -229,19 +229,19 @@ def test_operator_is_registered_correctly():
 def test_works_under_compile_and_autocast(device):
     tensors, flow = inputs(SMALL, device)
     grad = torch.ones(2, 5, 4, 6)
-    expected = results(deform_conv, tensors, grad, flow, 2)
-    compiled = results(torch.compile(deform_conv, backend="aot_eager", fullgraph=True), tensors, grad, flow, 2)
+    expected = results(deform_conv, tensors, grad, flow, 2, "valid")
+    compiled = results(torch.compile(deform_conv, backend="aot_eager", fullgraph=True), tensors, grad, flow, 2, "valid")
     with torch.autocast(device, dtype=torch.bfloat16):
-        cast = results(deform_conv, tensors, grad, flow, 2)
+        cast = results(deform_conv, tensors, grad, flow, 2, "valid")
     torch.testing.assert_close(compiled, expected, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(cast, expected, atol=1e-4, rtol=1e-5)
 
 
 def test_offsets_may_be_wider_than_the_features(device):
     (x, offset, mask, weight, bias), flow = inputs(SMALL, device)
-    half = deform_conv(x.half(), offset, mask, weight.half(), bias.half(), flow, 2)
+    half = deform_conv(x.half(), offset, mask, weight.half(), bias.half(), flow, 2, "valid")
     assert half.dtype == torch.float16
-    full = deform_conv(x.half().float(), offset, mask, weight.half().float(), bias.half().float(), flow, 2)
+    full = deform_conv(x.half().float(), offset, mask, weight.half().float(), bias.half().float(), flow, 2, "valid")
     torch.testing.assert_close(half.float(), full, atol=3e-2, rtol=3e-3)
 
 
@@ -250,7 +250,7 @@ def test_reference_can_be_forced(monkeypatch):
     monkeypatch.setattr(deform, "deform_conv_reference", lambda *args: called.append(1) or deform_conv_reference(*args))
     monkeypatch.setenv("FRFSR_KERNELS", "reference")
     tensors, flow = inputs(SMALL)
-    deform_conv(*tensors, flow, 2)
+    deform_conv(*tensors, flow, 2, "valid")
     assert called
 
 
@@ -262,6 +262,7 @@ def test_reference_can_be_forced(monkeypatch):
         ({"mask": torch.zeros(1, 18, 5, 7)}, "offset must be"),
         ({"flow": torch.zeros(1, 5, 5, 2)}, "flow must be"),
         ({"flow": torch.zeros(1, 2, 3, 2), "flow_scale": 2}, "flow must be"),
+        ({"flow": torch.zeros(1, 5, 6, 2)}, "match_padding"),
         ({"match_padding": "reflect"}, "match_padding"),
     ],
 )

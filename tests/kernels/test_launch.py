@@ -11,6 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from frfsr import FRFSR, FRFSRConfig
+from frfsr.kernels.deform import Geometry
 
 SECOND = torch.device("cuda:1")
 
@@ -67,10 +68,10 @@ def deform_conv() -> tuple[torch.Tensor, ...]:
     from frfsr.kernels._deform_backward_triton import deform_conv_backward_triton
     from frfsr.kernels._deform_triton import deform_conv_triton
 
-    inputs = gpu(2, 8, 5, 6), gpu(2, 36, 8, 12), gpu(2, 18, 8, 12), gpu(4, 8, 3, 3)
-    flow = gpu(2, 2, 3, 2, dtype=torch.float32)
-    out = deform_conv_triton(*inputs, gpu(4), flow, 4, "valid")
-    return out, *deform_conv_backward_triton(gpu(2, 4, 8, 12), *inputs, flow, 4, "valid")
+    x, weight, flow = gpu(2, 8, 5, 6), gpu(4, 8, 3, 3), gpu(2, 2, 3, 2, dtype=torch.float32)
+    geometry = Geometry(gpu(2, 36, 8, 12), gpu(2, 18, 8, 12), flow, 4, "valid")
+    out = deform_conv_triton(x, geometry, weight, gpu(4))
+    return out, *deform_conv_backward_triton(gpu(2, 4, 8, 12), x, geometry, weight)
 
 
 def refine_flow() -> tuple[torch.Tensor, ...]:

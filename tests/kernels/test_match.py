@@ -12,8 +12,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from frfsr.kernels import match, patch_argmax
-from frfsr.kernels.match import EPSILON, patch_argmax_blocked, patch_argmax_reference
+from frfsr.kernels import _match_cpu, match, patch_argmax
+from frfsr.kernels._constants import EPSILON
+from frfsr.kernels._match_cpu import BLOCK_ELEMENTS, patch_argmax_cpu
+from frfsr.kernels.match import patch_argmax_reference
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCES = [  # dtype, regret, error of the score
@@ -112,8 +114,8 @@ def test_published_ties(device):
 @pytest.mark.parametrize("size", [(3, 300), (35, 6), (20, 40)])
 def test_equal_patches_lose_to_the_first(device, size, monkeypatch, request):
     """Copies lie in other blocks and tiles than the original, and still tie exactly."""
-    monkeypatch.setattr(match, "BLOCK_ELEMENTS", 700)
-    monkeypatch.setattr(match, "BLOCK_SIDE", 4)
+    monkeypatch.setattr(_match_cpu, "BLOCK_ELEMENTS", 700)
+    monkeypatch.setattr(_match_cpu, "BLOCK_SIDE", 4)
     generator = torch.Generator().manual_seed(0)
     tile = torch.randn(1, 6, 5, 5, generator=generator)
     if "interpret" in request.node.callspec.id:
@@ -166,7 +168,7 @@ def test_non_finite_values_are_never_matched(device, bad):
 @pytest.mark.parametrize("patch_size", [1, 2, 5])
 def test_other_patch_sizes(patch_size):
     query, key = pair((2, 4, 7, 8, 6, 9))
-    check(query, key, 1e-6, 1e-5, search=patch_argmax_blocked, patch_size=patch_size)
+    check(query, key, 1e-6, 1e-5, search=patch_argmax_cpu, patch_size=patch_size)
 
 
 @settings(max_examples=30, deadline=None)
@@ -185,10 +187,10 @@ def test_blocks_agree_with_the_definition(sides, channels, block, block_side, le
         torch.randint(levels, (1, channels, *size), generator=generator).float() for size in (sides[:2], sides[2:])
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(match, "BLOCK_ELEMENTS", block)
-        patch.setattr(match, "BLOCK_SIDE", block_side)
-        check(query, key, 1e-6, 1e-5, search=patch_argmax_blocked)
-        score, index = patch_argmax_blocked(key, key)
+        patch.setattr(_match_cpu, "BLOCK_ELEMENTS", block)
+        patch.setattr(_match_cpu, "BLOCK_SIDE", block_side)
+        check(query, key, 1e-6, 1e-5, search=patch_argmax_cpu)
+        score, index = patch_argmax_cpu(key, key)
     itself = torch.arange(index.numel()).view_as(index)
     seen = key.unfold(2, 3, 1).unfold(3, 3, 1).square().sum(dim=(1, 4, 5)) > 0
     assert (index <= itself)[seen].all()
@@ -221,17 +223,17 @@ class Allocations(TorchDispatchMode):
 def test_memory_is_linear_in_the_images():
     query, key = pair((1, 4, 60, 70, 65, 50))
     with Allocations() as allocations:
-        patch_argmax_blocked(query, key)
-    assert allocations.largest < 5 * match.BLOCK_ELEMENTS < 60 * 70 * 65 * 50 / 8
+        patch_argmax_cpu(query, key)
+    assert allocations.largest < 5 * BLOCK_ELEMENTS < 60 * 70 * 65 * 50 / 8
 
 
 @pytest.mark.skipif(not torch.cpu._is_amx_tile_supported(), reason="needs a processor with bfloat16 matrix units")
 def test_bfloat16_products_are_summed_in_float32():
     query, key = pair((1, 64, 9, 30, 8, 31), dtype=torch.bfloat16)
     before = torch.backends.mkldnn.matmul.fp32_precision
-    score, _ = patch_argmax_blocked(query, key)
+    score, _ = patch_argmax_cpu(query, key)
     assert torch.backends.mkldnn.matmul.fp32_precision == before
-    torch.testing.assert_close(score, patch_argmax_blocked(query.float(), key.float())[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(score, patch_argmax_cpu(query.float(), key.float())[0], atol=1e-6, rtol=0)
 
 
 def test_operator_is_registered_correctly():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from frfsr.kernels.match import EPSILON, EXPONENT_LIMIT
+from frfsr.kernels._constants import EPSILON, EXPONENT_LIMIT
 
 match = pytest.importorskip("frfsr.kernels._match_triton")
 prepare = pytest.importorskip("frfsr.kernels._match_prepare_triton")

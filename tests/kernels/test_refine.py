@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frfsr.kernels import refine, refine_flow
-from frfsr.kernels._refine_cpu import BLOCK, MARGIN, SCALE, steps_within
+from frfsr.kernels._constants import BLOCK, MARGIN, SCALE
+from frfsr.kernels._refine_cpu import steps_within
 from frfsr.kernels.refine import refine_flow_reference, step_scores
 
 REGRET = 2e-6  # of float32: scores are sums of 256 products of deviations

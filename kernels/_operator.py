@@ -1,0 +1,47 @@
+"""Custom operators whose machinery is paid for only where something needs it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+
+class Operator:
+    """A custom operator of PyTorch, whose implementation is called directly where only the result is wanted.
+
+    The first call of a custom operator imports ``torch._dynamo``, which takes as long as enlarging a small photo, and
+    every call has its overhead. Autograd, ``torch.compile``, export, fake tensors and other modes, ``vmap`` and the
+    like need it; plain inference does not.
+    """
+
+    def __init__(self, name: str, implementation: Callable[..., Any]):
+        """Register ``implementation`` under ``name``; its annotations give the schema, it changes no argument."""
+        self.implementation = implementation
+        self.registered = torch.library.custom_op(name, implementation, mutates_args=())
+        self.register_fake = self.registered.register_fake
+        self.register_autograd = self.registered.register_autograd
+
+    def __call__(self, *arguments: Any) -> Any:
+        if torch.compiler.is_compiling() or _is_observed(arguments):
+            return self.registered(*arguments)
+        return self.implementation(*arguments)
+
+
+def operator(name: str) -> Callable[[Callable[..., Any]], Operator]:
+    """Make an :class:`Operator` of the function below, called ``name`` ("frfsr::flow_warp")."""
+    return lambda implementation: Operator(name, implementation)
+
+
+def _is_observed(arguments: tuple) -> bool:
+    """Tell whether anything but the caller takes part in a call: autograd, a transform, a mode, a tensor subclass."""
+    tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
+    return (
+        any(type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.is_meta for tensor in tensors)
+        or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or torch.jit.is_tracing()
+    )
