@@ -12,6 +12,7 @@ from frfsr.checkpoints import HubOptions, find_model, read_config
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
 from frfsr.network import Network, StoredModule
+from frfsr.peers import single_image, srntt, srntt_tf
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -77,6 +78,71 @@ ARCHITECTURES: dict[str, Architecture] = {
         licence="Apache-2.0",
         weights="RRDB_PSNR_x4.pth among its releases",
         from_published=parts.rrdb_from_published,
+    ),
+    "srntt": Architecture(
+        srntt.SRNTT,
+        "SRNTT, PyTorch port",
+        paper="Zhang, CVPR 2019",
+        code="github.com/S-aiueo32/srntt-pytorch",
+        licence="Apache-2.0",
+        weights="none known; VGG19 from torchvision",
+        from_published=srntt.from_published,
+        checkpoint_parts=srntt.PARTS,
+    ),
+    "srntt-tf": Architecture(
+        srntt_tf.SRNTTTensorFlow,
+        "SRNTT, original",
+        paper="Zhang, CVPR 2019",
+        code="github.com/ZZUTK/SRNTT",
+        licence="not looked up",
+        weights="its README; arrays without names, to be named as ours first",
+        from_published=srntt_tf.from_published,
+        checkpoint_parts=srntt.PARTS,
+    ),
+    "srcnn": Architecture(
+        single_image.SRCNN,
+        "SRCNN",
+        paper="Dong, ECCV 2014",
+        code="github.com/yjn870/SRCNN-pytorch",
+        licence="none stated",
+        weights="its README",
+        from_published=single_image.SRCNN.from_published,
+    ),
+    "edsr": Architecture(
+        single_image.EDSR,
+        "EDSR",
+        paper="Lim, CVPRW 2017",
+        code="github.com/XPixelGroup/BasicSR, github.com/sanghyun-son/EDSR-PyTorch",
+        licence="Apache-2.0, MIT",
+        weights="BasicSR's model zoo",
+        from_published=single_image.EDSR.from_published,
+    ),
+    "srresnet": Architecture(
+        single_image.SRResNet,
+        "SRResNet, SRGAN",
+        paper="Ledig, CVPR 2017",
+        code="github.com/XPixelGroup/BasicSR",
+        licence="Apache-2.0",
+        weights="BasicSR's model zoo (MSRResNet)",
+        from_published=single_image.SRResNet.from_published,
+    ),
+    "ranksrgan": Architecture(
+        single_image.RankSRGAN,
+        "RankSRGAN",
+        paper="Zhang, ICCV 2019",
+        code="github.com/XPixelGroup/RankSRGAN",
+        licence="none stated",
+        weights="its README (mmsr_RankSRGAN_*.pth)",
+        from_published=single_image.RankSRGAN.from_published,
+    ),
+    "enhancenet": Architecture(
+        single_image.EnhanceNet,
+        "EnhanceNet",
+        paper="Sajjadi, ICCV 2017",
+        code="github.com/msmsajjadi/EnhanceNet-Code",
+        licence="CC BY-NC-ND 4.0",
+        weights="in its repository, for TensorFlow",
+        from_published=single_image.EnhanceNet.from_published,
     ),
 }
 

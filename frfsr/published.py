@@ -20,7 +20,7 @@ STAGES = {
 TORCHVISION_VGG = {"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv3_1": 10}
 
 # A VGG checkpoint may also have its deeper layers.
-VGG_UNUSED = ("vgg.vgg_net.", "features.", "classifier.")
+VGG_UNUSED = ("vgg.vgg_net.", "net.", "features.", "classifier.")
 
 # ESRGAN under the names of mmsr, then of its release of 2018; those of BasicSR and MMagic are ours.
 MMSR_ESRGAN = {"conv_body": "trunk_conv", "conv_up1": "upconv1", "conv_up2": "upconv2", "conv_hr": "HRconv"}
@@ -105,9 +105,11 @@ def extractor_sizes(state: State) -> tuple[int, int, int]:
 
 
 def vgg_names(state: State) -> Names:
-    """ReferencePyramid -> VGGFeatureExtractor, or torchvision's VGG19 if the checkpoint has its names."""
-    torchvision = "features.0.weight" in state
-    return {ours: f"features.{n}" if torchvision else f"vgg.vgg_net.{ours}" for ours, n in TORCHVISION_VGG.items()}
+    """ReferencePyramid -> VGG19 under torchvision's names, those of SRNTT's port, or else VGGFeatureExtractor's."""
+    if "features.0.weight" in state:
+        return {ours: f"features.{n}" for ours, n in TORCHVISION_VGG.items()}
+    prefix = "net" if "net.conv1_1.weight" in state else "vgg.vgg_net"
+    return {ours: f"{prefix}.{ours}" for ours in TORCHVISION_VGG}
 
 
 def rrdb_names(state: State) -> Names:

@@ -1,0 +1,131 @@
+"""Any single-image network by file, folder or name: a base image for networks with references, or a row of a table."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from frfsr.architectures import DTYPES, find_architecture, usable_device
+from frfsr.checkpoints import (
+    CHECKPOINT_ENDINGS,
+    CONFIG,
+    WEIGHTS,
+    find_model,
+    read_checkpoint,
+    read_config,
+    unwrap,
+)
+from frfsr.errors import UserError
+from frfsr.network import Network
+from frfsr.parts import RRDBNet
+from frfsr.peers.single_image import SingleImageNetwork, recognise
+
+
+class Adapted(SingleImageNetwork):
+    """A module from elsewhere, called as our networks are.
+
+    Args:
+        module: holds the weights.
+        enlarge: LR (B, 3, h, w), RGB in [0, 1], in the dtype of the weights -> (B, 3, 4h, 4w); it may change the LR.
+        architecture: what the module is.
+    """
+
+    def __init__(self, module: nn.Module, enlarge: Callable[[Tensor], Tensor], architecture: str):
+        super().__init__(None)
+        self.module, self.enlarge, self.architecture = module, enlarge, architecture
+
+    def image(self, lr: Tensor, upsampled: Tensor | None = None) -> Tensor:
+        weights = next(self.module.parameters())
+        # The copy of the result is one that autograd may keep: spandrel computes in inference mode.
+        return self.enlarge(lr.to(weights.dtype, copy=True)).to(lr.dtype, copy=True)
+
+
+def load_single_image(
+    name_or_path: str | Path, device: str | torch.device | None = None, dtype: str | None = None
+) -> Network:
+    """Load a x4 network that needs no reference, ready for inference.
+
+    Args:
+        name_or_path: a checkpoint (.pth, .safetensors, ...) of anything that spandrel knows or of one of our
+            single-image architectures; or, with config.json, a folder, a packaged name or a Hub id of the latter.
+        device: as torch names it; by default a CUDA GPU if there is one, else the CPU.
+        dtype: float32 (default), bfloat16 or float16; a network that cannot compute in it stays in float32.
+
+    Returns:
+        A network with `max_references` = 0.
+
+    Raises:
+        UserError: it is not there, no x4 network of RGB images, or cannot be loaded.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
+    device, kind = usable_device(device), DTYPES[dtype or "float32"]
+    path = Path(name_or_path).expanduser()
+    if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
+        path = name_or_path = path.parent
+    if path.is_file() or path.suffix in CHECKPOINT_ENDINGS:
+        network = from_checkpoint(read_checkpoint(path), str(path), kind)
+    else:
+        network = from_folder(name_or_path).to(kind)
+    return network.to(device).eval()
+
+
+def from_folder(name_or_path: str | Path) -> Network:
+    """The single-image network of a folder, a packaged name or a Hub id."""
+    files = find_model(name_or_path)
+    architecture, values = read_config(files)
+    module = find_architecture(architecture).module.from_files(files, values)
+    if isinstance(module, RRDBNet):
+        return Adapted(module, module.image, architecture)
+    if not isinstance(module, Network) or module.max_references != 0:
+        raise UserError(f"{files.label} holds {architecture}, which is no single-image network.")
+    return module
+
+
+def from_checkpoint(checkpoint: Mapping[str, Any], label: str, dtype: torch.dtype) -> Network:
+    """The network of a published checkpoint, in the dtype if it can compute in that.
+
+    Args:
+        checkpoint: tensors by key, wrapped or not.
+        label: its name for messages.
+        dtype: of the weights.
+    """
+    try:
+        known = recognise(unwrap(checkpoint, label))
+    except UserError:  # spandrel has rules of its own for what a checkpoint may hold
+        known = None
+    if known is None:
+        return from_spandrel(checkpoint, label, dtype)
+    try:
+        return known.from_published(checkpoint).to(dtype)
+    except UserError as error:
+        raise UserError(f"{label} looks like x4 {known.architecture} of RGB images, but: {error}") from error
+
+
+def from_spandrel(checkpoint: Mapping[str, Any], label: str, dtype: torch.dtype) -> Network:
+    """The network that spandrel recognises; arguments as for `from_checkpoint`."""
+    try:
+        import spandrel
+    except ImportError as error:
+        raise UserError(
+            f"{label} is none of our single-image networks; others need spandrel: pip install 'frfsr[sisr]'"
+        ) from error
+    try:
+        descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(dict(checkpoint))
+    except spandrel.UnsupportedModelError as error:
+        raise UserError(f"{label}: neither frfsr nor spandrel knows a network with these weights.") from error
+    except Exception as error:  # spandrel builds a network of sizes that it guesses, which can fail in any way
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"spandrel cannot load {label}: {reason[:160]}") from error
+    if not isinstance(descriptor, spandrel.ImageModelDescriptor):
+        raise UserError(f"{label} is a network for {descriptor.architecture.name}, which needs more than an image.")
+    if (descriptor.scale, descriptor.input_channels, descriptor.output_channels) != (4, 3, 3):
+        raise UserError(
+            f"{label} is a x{descriptor.scale} network, {descriptor.input_channels} channels to "
+            f"{descriptor.output_channels}: it must be x4, RGB to RGB."
+        )
+    able = {torch.float16: descriptor.supports_half, torch.bfloat16: descriptor.supports_bfloat16}.get(dtype, True)
+    module = descriptor.model.requires_grad_(False).to(dtype if able else torch.float32)
+    return Adapted(module, descriptor, descriptor.architecture.name)

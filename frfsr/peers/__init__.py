@@ -1,0 +1,1 @@
+"""The published networks that the paper compares with, one file a network."""

@@ -1,0 +1,136 @@
+"""Any single-image network as the base image: how it is found and loaded, and what refines it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from frfsr.base import load_single_image
+from frfsr.errors import UserError
+from frfsr.parts import RRDBNet
+from frfsr.peers.single_image import EDSR, SRCNN, ResidualConfig, SRCNNConfig
+
+LR = torch.rand(2, 3, 7, 9, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def edsr() -> EDSR:
+    torch.manual_seed(0)
+    return EDSR(ResidualConfig(channels=4, blocks=1)).eval()
+
+
+@pytest.fixture
+def edsr_file(edsr: EDSR, tmp_path: Path) -> Path:
+    """Its weights as BasicSR saves them."""
+    names = {"conv_body": "conv_after_body", "conv_up1": "upsample.0", "conv_up2": "upsample.2"}
+    state = {
+        names.get(key.partition(".")[0], key.partition(".")[0]) + key[key.index(".") :]: value
+        for key, value in edsr.state_dict().items()
+    }
+    torch.save({"params": state}, tmp_path / "edsr.pth")
+    return tmp_path / "edsr.pth"
+
+
+def same(network: torch.nn.Module, expected: torch.Tensor) -> bool:
+    lr = LR.clone()
+    image = network(lr).image
+    assert torch.equal(lr, LR), "the input changed"
+    return bool(torch.equal(image, expected))
+
+
+def test_published_file_of_our_own(edsr: EDSR, edsr_file: Path) -> None:
+    network = load_single_image(edsr_file, "cpu")
+    assert network.max_references == 0
+    assert not network.training
+    assert same(network, edsr(LR).image)
+    assert load_single_image(str(edsr_file), "cpu", "bfloat16")(LR.bfloat16()).image.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("place", ["", "model.safetensors"])
+def test_folder_of_our_own(edsr: EDSR, tmp_path: Path, place: str) -> None:
+    edsr.save_pretrained(tmp_path / "edsr")
+    assert same(load_single_image(tmp_path / "edsr" / place, "cpu"), edsr(LR).image)
+
+
+def test_rrdb_folder(tmp_path: Path) -> None:
+    network = RRDBNet(features=4, blocks=1, growth=2).eval()
+    network.save_pretrained(tmp_path)
+    loaded = load_single_image(tmp_path, "cpu")
+    assert loaded.max_references == 0
+    assert same(loaded, network.image(LR))
+
+
+def test_spandrel_file(tmp_path: Path) -> None:
+    compact = pytest.importorskip("spandrel.architectures.Compact.__arch.SRVGG").SRVGGNetCompact
+    network = compact(num_feat=8, num_conv=2, upscale=4).eval()
+    save_file(network.state_dict(), tmp_path / "compact.safetensors")
+    loaded = load_single_image(tmp_path / "compact.safetensors", "cpu")
+    assert loaded.architecture == "RealESRGAN Compact"
+    assert same(loaded, network(LR).clamp(0, 1))
+    torch.save({"params_ema": network.state_dict()}, tmp_path / "compact.pth")
+    assert same(load_single_image(tmp_path / "compact.pth", "cpu"), network(LR).clamp(0, 1))
+    weight = torch.ones(1, requires_grad=True)
+    (weight * loaded(LR).image).sum().backward()  # the image is one that training can use
+
+
+def test_rcan_leaves_its_input_alone(tmp_path: Path) -> None:
+    rcan = pytest.importorskip("spandrel.architectures.RCAN.__arch.rcan_arch").RCAN
+    network = rcan(n_resgroups=1, n_resblocks=1, n_feats=16, reduction=4, scale=4).eval()
+    torch.save(network.state_dict(), tmp_path / "rcan.pt")
+    loaded = load_single_image(tmp_path / "rcan.pt", "cpu")
+    assert loaded.architecture == "RCAN"
+    assert same(loaded, network(LR.clone()).clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (dict(upscale=2), "is a x2 network, 3 channels to 3: it must be x4, RGB to RGB"),
+        (dict(num_in_ch=1, num_out_ch=1), "is a x4 network, 1 channels to 1: it must be x4, RGB to RGB"),
+    ],
+)
+def test_spandrel_networks_of_other_kinds(tmp_path: Path, options: dict, reason: str) -> None:
+    compact = pytest.importorskip("spandrel.architectures.Compact.__arch.SRVGG").SRVGGNetCompact
+    torch.save(compact(**(dict(num_feat=8, num_conv=2, upscale=4) | options)).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(UserError, match=reason):
+        load_single_image(tmp_path / "other.pth", "cpu")
+
+
+def test_what_cannot_be_loaded(edsr_file: Path, tmp_path: Path, small_model_folder: Path) -> None:
+    state = torch.load(edsr_file)["params"]
+    save_file({key: value for key, value in state.items() if "upsample.2" not in key}, tmp_path / "x2.safetensors")
+    torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "unknown.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "empty").mkdir()
+    reasons = {
+        tmp_path / "x2.safetensors": "looks like x4 edsr of RGB images, but: .*missing: upsample.2.weight",
+        tmp_path / "unknown.pth": "unknown.pth: neither frfsr nor spandrel knows a network with these weights",
+        tmp_path / "list.pth": "list.pth",
+        tmp_path / "text.pth": "text.pth is not a checkpoint",
+        tmp_path / "empty": "has no config.json",
+        tmp_path / "nothing.pth": "cannot read the checkpoint .*nothing.pth",
+        "nothing": "no model 'nothing'",
+        small_model_folder: "holds frfsr, which is no single-image network",
+    }
+    for place, reason in reasons.items():
+        with pytest.raises(UserError, match=reason) as error:
+            load_single_image(place, "cpu")
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="unknown dtype 'int8'"):
+        load_single_image(edsr_file, "cpu", "int8")
+
+
+def test_without_spandrel(edsr_file: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "spandrel", None)
+    torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "unknown.pth")
+    with pytest.raises(UserError, match=r"others need spandrel: pip install 'frfsr\[sisr\]'"):
+        load_single_image(tmp_path / "unknown.pth", "cpu")
+    assert load_single_image(edsr_file, "cpu")(LR).image.shape == (2, 3, 28, 36)
+
+
+def test_srcnn_of_a_folder_sees_the_enlarged_image(tmp_path: Path) -> None:
+    network = SRCNN(SRCNNConfig((3, 1, 3), (4, 2))).eval()
+    network.save_pretrained(tmp_path)
+    assert same(load_single_image(tmp_path, "cpu"), network(LR).image)
