@@ -81,7 +81,7 @@ def compare(record_property) -> Callable[..., None]:
 
     def compare(what: str, actual: torch.Tensor, expected: torch.Tensor, tolerance: float | None = None) -> None:
         tolerance = tolerance or GOLDEN_TOLERANCE[actual.dtype]
-        error = float((actual.double() - expected.double()).abs().max() / expected.double().abs().max())
+        error = float((actual.detach().double() - expected.double()).abs().max() / expected.double().abs().max())
         record_property("golden", (what, str(actual.dtype).removeprefix("torch."), error, tolerance))
         assert actual.shape == expected.shape
         assert error <= tolerance
