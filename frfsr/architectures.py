@@ -12,7 +12,7 @@ from frfsr.checkpoints import HubOptions, find_model, read_config
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
 from frfsr.network import Network, StoredModule
-from frfsr.peers import single_image, srntt, srntt_tf
+from frfsr.peers import crossnet, single_image, srntt, srntt_tf, ssen, ttsr, wtrn
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -79,6 +79,24 @@ ARCHITECTURES: dict[str, Architecture] = {
         weights="RRDB_PSNR_x4.pth among its releases",
         from_published=parts.rrdb_from_published,
     ),
+    "ttsr": Architecture(
+        ttsr.TTSR,
+        "TTSR",
+        paper="Yang, CVPR 2020",
+        code="github.com/researchmm/TTSR",
+        licence="MIT",
+        weights="its README (TTSR.pt, TTSR-rec.pt)",
+        from_published=ttsr.from_published,
+    ),
+    "wtrn": Architecture(
+        wtrn.WTRN,
+        "WTRN",
+        paper="Li, IEEE TIP 2022",
+        code="github.com/zskuang58/WTRN-TIP",
+        licence="MIT",
+        weights="none published",
+        from_published=wtrn.from_published,
+    ),
     "srntt": Architecture(
         srntt.SRNTT,
         "SRNTT, PyTorch port",
@@ -98,6 +116,24 @@ ARCHITECTURES: dict[str, Architecture] = {
         weights="its README; arrays without names, to be named as ours first",
         from_published=srntt_tf.from_published,
         checkpoint_parts=srntt.PARTS,
+    ),
+    "crossnet": Architecture(
+        crossnet.CrossNet,
+        "CrossNet",
+        paper="Zheng, ECCV 2018",
+        code="github.com/htzheng/ECCV2018_CrossNet_RefSR",
+        licence="none stated",
+        weights="none published",
+        from_published=crossnet.from_published,
+    ),
+    "ssen": Architecture(
+        ssen.SSEN,
+        "SSEN, after an unofficial implementation",
+        paper="Shim, CVPR 2020",
+        code="github.com/Slime0519/CVPR_2020_SSEN",
+        licence="none stated",
+        weights="none published",
+        from_published=ssen.from_published,
     ),
     "srcnn": Architecture(
         single_image.SRCNN,

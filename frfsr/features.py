@@ -16,6 +16,9 @@ class VGGTrunk(nn.Module):
     [0, 1], (B, 3, H, W) with H, W >= 4; ImageNet normalisation happens inside.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, channels: tuple[int, int, int] = (64, 128, 256)):
         super().__init__()
         large, medium, small = channels

@@ -242,6 +242,13 @@ def pad_sides(image: Tensor, smallest: int, multiple: int) -> Tensor:
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 
 
+def fit_sides(image: Tensor, height: int, width: int) -> Tensor:
+    """Cut (B, C, H, W) at the right and bottom, or replicate its borders there, to (B, C, height, width)."""
+    image = image[..., :height, :width]
+    bottom, right = height - image.shape[-2], width - image.shape[-1]
+    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
+
+
 def channel_constant(values: Sequence[float]) -> Tensor:
     """Constants of the colour channels as (1, C, 1, 1), for a buffer."""
     return rearrange(torch.tensor(values), "c -> 1 c 1 1")

@@ -14,12 +14,14 @@ its forward returns, and, if built so, an injection point. `reuse: true` in a ne
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from frfsr.errors import UserError
+
+Box = TypeVar("Box", bound=nn.Module)
 
 
 class Aggregation(Protocol):
@@ -72,7 +74,7 @@ class FeatureReuse(nn.Module):
         return self.second.reconstruct(features, inputs)
 
 
-def aggregation(make: Callable[[bool], nn.Module], reuse: bool) -> nn.Module:
+def aggregation(make: Callable[[bool], Box], reuse: bool) -> Box | FeatureReuse:
     """An aggregation, or both of the feature reuse framework.
 
     Args:
