@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from frfsr.data import decode_image, load_pairs
+from frfsr.data import decode_image, open_pairs, stored_bytes
 from frfsr.degrade import LRProtocol, crop_to_multiple, downscale, reorder_patches, upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.evals.manifests import CUFEDR_POOL, load_manifests
@@ -75,7 +75,7 @@ class Item:
     order: tuple[int, ...] = ()
 
     def load(self, protocol: LRProtocol) -> Sample:
-        """Decodes the images and makes the LR; raises one of `frfsr.data.UNREADABLE` if a file is broken."""
+        """Decodes the images and makes the LR; raises UserError if a file is broken."""
         hr = crop_to_multiple(np.asarray(decode_image(self.input)))
         if min(hr.shape[:2]) == 0:
             raise UserError("smaller than 4x4 pixels")
@@ -86,11 +86,10 @@ class Item:
         return Sample(self.name, hr, lr, references)
 
     def fingerprint(self, with_references: bool = True) -> str:
-        """SHA-256 of all that `load` depends on besides the protocol; raises OSError if a file is missing."""
+        """SHA-256 of all that `load` depends on besides the protocol; raises UserError if a file is missing."""
         digest = hashlib.sha256(str(self.order if with_references else ()).encode())
         for file in (self.input, *(self.references if with_references else ())):
-            data = file["bytes"] if file["bytes"] is not None else Path(file["path"]).read_bytes()
-            digest.update(hashlib.sha256(data).digest())
+            digest.update(hashlib.sha256(stored_bytes(file)).digest())
         return digest.hexdigest()
 
 
@@ -139,8 +138,7 @@ class TestSet:
         self.name, self.reference, self.level = name, reference, level
         self.benchmark = BENCHMARKS.get(name)
         self.title = self.benchmark.title if self.benchmark else name
-        self.faults: list[str] = []
-        self.rows = load_pairs(path, split=split, decode=False, faults=self.faults)
+        self.rows, self.faults, _ = open_pairs(path, split, decode=False)
         self.names: list[str] = list(self.rows["name"])
         self.pool = pool or {}
         if reference == "cufedr" and (absent := CUFEDR_POOL.keys() - self.pool.keys()):

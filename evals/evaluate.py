@@ -11,8 +11,8 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from frfsr.data import UNREADABLE
 from frfsr.degrade import LRProtocol
+from frfsr.errors import UserError
 from frfsr.evals import metrics
 from frfsr.evals.benchmarks import Sample, TestSet
 from frfsr.evals.cache import ScoreCache
@@ -126,7 +126,7 @@ def evaluate(
     result = Evaluation(upscaler.name, test_set.label, rule(test_set))
     for _, outcome in outcomes:
         (result.scores if isinstance(outcome, Score) else result.failures).append(outcome)
-    result.failures += [Failure(fault.split()[0], fault) for fault in test_set.faults]
+    result.failures += [Failure(fault.name, str(fault)) for fault in test_set.faults]
     return result
 
 
@@ -148,7 +148,7 @@ def _evaluate_item(
         if cache and (known := cache.get(key)):
             return Score(**(known | {"name": name}))
         score = measure(upscaler, item.load(protocol.lr), protocol)
-    except UNREADABLE as error:
+    except UserError as error:
         return Failure(name, " ".join(str(error).split()))
     if cache:
         cache.put(key, asdict(score))

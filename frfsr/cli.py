@@ -74,10 +74,17 @@ def build_parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="prepare training and test pairs")
     data_commands = data.add_subparsers(metavar="COMMAND", required=True)
     pack = add_command(data_commands, "pack", run_data_pack, "put the pairs of a folder into one Parquet file")
-    pack.add_argument("directory", help="CUFED, CUFED5 or WR-SR layout")
+    pack.add_argument("source", metavar="PAIRS", help="folder (CUFED, CUFED5, WR-SR, ImageFolder), packs or Hub id")
     pack.add_argument("output", metavar="out.parquet")
-    check = add_command(data_commands, "check", run_data_check, "report count, sizes, unreadable and unpaired files")
-    check.add_argument("directory", help="CUFED, CUFED5 or WR-SR layout, or a Parquet pack")
+    pack.add_argument("--split", default="train", metavar="NAME", help="train (default), test, train[:100], ...")
+    check = add_command(
+        data_commands, "check", run_data_check, "report count, sizes, and what is wrong with the images"
+    )
+    check.add_argument("source", metavar="PAIRS", help="folder (CUFED, CUFED5, WR-SR, ImageFolder), packs or Hub id")
+    check.add_argument("--split", default="train", metavar="NAME", help="train (default), test, train[:100], ...")
+    check.add_argument(
+        "--crop", type=int, default=160, metavar="N", help="side of the training crops (160); 0: for evaluation only"
+    )
 
     convert = add_command(
         commands, "convert", run_convert, "turn published checkpoints into safetensors", CONVERT_EXAMPLES
@@ -142,14 +149,14 @@ def run_upscale(options: argparse.Namespace) -> int:
 def run_data_pack(options: argparse.Namespace) -> int:
     from frfsr.data import pack
 
-    print(f"{pack(options.directory, options.output)} pairs in {options.output}")
+    print(f"{pack(options.source, options.output, options.split)} pairs in {options.output}")
     return 0
 
 
 def run_data_check(options: argparse.Namespace) -> int:
-    from frfsr.data import check
+    from frfsr.data_check import check
 
-    report = check(options.directory)
+    report = check(options.source, options.split, options.crop)
     print(report)
     return 0 if report.ok else 1
 
