@@ -126,7 +126,7 @@ def evaluate(
     result = Evaluation(upscaler.name, test_set.label, rule(test_set))
     for _, outcome in outcomes:
         (result.scores if isinstance(outcome, Score) else result.failures).append(outcome)
-    result.failures += [Failure(fault.name, str(fault)) for fault in test_set.faults]
+    result.failures += [Failure(fault.name, fault.reason) for fault in test_set.faults]
     return result
 
 

@@ -1,12 +1,11 @@
 """Image pairs: folders, Parquet packs and the Hub -> ``datasets.Dataset`` of (name, input, references)."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, overload
 
-from datasets import Dataset, Features, Image, List, concatenate_datasets
+from datasets import Dataset, DatasetInfo, Features, Image, List, concatenate_datasets
 from tqdm import tqdm
 
 from frfsr import packs
@@ -111,13 +110,11 @@ def readable(pairs: Dataset) -> tuple[Dataset, list[Fault]]:
     return pairs.select(kept), faults
 
 
-def content_digest(pairs: Dataset) -> str:
-    """SHA-256 of the names and files of the pairs in their order, wherever they lie."""
-    digest = hashlib.sha256()
-    for row in stored_rows(pairs):
-        files = [hashlib.sha256(stored_bytes(file)).hexdigest() for file in (row["input"], *row["references"])]
-        digest.update(f"{row['name']} {' '.join(files)}\n".encode())
-    return digest.hexdigest()
+def stored(pairs: Dataset) -> Dataset:
+    """The same rows with their images as they are stored, ``{"bytes", "path"}``; nothing is copied."""
+    features = Features({**pairs.features, "input": STORED, "references": List(STORED)})
+    info = DatasetInfo(features=features)
+    return Dataset(pairs.data, info, indices_table=pairs._indices, fingerprint=pairs._fingerprint)
 
 
 def stored_rows(pairs: Dataset) -> Iterator[dict]:

@@ -5,13 +5,11 @@ from io import BytesIO
 from pathlib import Path
 
 import fsspec
-import numpy as np
 from datasets import Image
-from einops import repeat
 from PIL import Image as PILImage
 
 from frfsr.errors import UserError
-from frfsr.imageio import photo_from_pil, read_photo
+from frfsr.imageio import read_photo
 
 
 class RGBImage(Image):
@@ -36,20 +34,25 @@ def decode_image(file: dict, token: str | bool | None = None) -> PILImage.Image:
     Raises:
         UserError: the file is missing, damaged or no image.
     """
-    data, path = file["bytes"], file["path"]
-    if data is None:
-        photo = (
-            read_photo(path) if "://" not in path else photo_from_pil(PILImage.open(BytesIO(stored_bytes(file, token))))
-        )
+    path = file["path"]
+    if file["bytes"] is None and "://" not in path:
+        photo = read_photo(path)
     else:
-        try:
-            photo = photo_from_pil(PILImage.open(BytesIO(data)))
-        except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
-            raise UserError(f"{path or 'an image'} cannot be read as an image: {error}") from error
-    pixels = photo.pixels[..., :3] if photo.pixels.shape[2] > 2 else repeat(photo.pixels[..., 0], "h w -> h w c", c=3)
-    if pixels.dtype == np.uint16:
-        pixels = np.round(pixels / np.float32(257)).astype(np.uint8)
-    return PILImage.fromarray(np.ascontiguousarray(pixels))
+        photo = read_photo(stored_bytes(file, token), name=path or "an image")
+    return PILImage.fromarray(photo.rgb8())
+
+
+def image_size(file: dict) -> tuple[int, int]:
+    """(width, height) in pixels, perhaps before it is turned upright, of a stored file, of which little is read.
+
+    Raises:
+        UserError: the file is missing or no image.
+    """
+    try:
+        with PILImage.open(file["path"] if file["bytes"] is None else BytesIO(file["bytes"])) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError):
+        return decode_image(file).size
 
 
 def stored_bytes(file: dict, token: str | bool | None = None) -> bytes:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset, DatasetInfo, Features, Image, List, Value
 
 from frfsr.errors import UserError
-from frfsr.imageio import replaced_when_complete
+from frfsr.files import whole_file
 
 BATCH_BYTES = 2**26
 """About as much is in memory at a time: far below the 2 GiB that the 32-bit offsets of an Arrow array can reach."""
@@ -165,7 +165,7 @@ def stored_dataset(batches: Iterable[pa.Table], features: Features, identity: st
     name = hashlib.sha256(f"{FORMAT} {datasets.__version__} {identity}".encode()).hexdigest()
     file = _cache_place(f"{name}.arrow")
     if not file.exists():
-        with replaced_when_complete(file) as stream, pa.ipc.new_stream(stream, features.arrow_schema) as writer:
+        with whole_file(file) as partial, pa.ipc.new_stream(partial, features.arrow_schema) as writer:
             for batch in batches:
                 writer.write_table(batch)
     return Dataset.from_file(str(file), info=DatasetInfo(features=features))
@@ -205,7 +205,7 @@ def write_pack(rows: Iterable[dict], features: Features, out: str | Path) -> int
         UserError: `out` cannot be written.
     """
     schema, count = features.arrow_schema, 0
-    with replaced_when_complete(out) as file, pq.ParquetWriter(file, schema) as writer:
+    with whole_file(out) as partial, pq.ParquetWriter(partial, schema) as writer:
         for group in _groups(rows):
             writer.write_table(pa.Table.from_pylist(group, schema))
             count += len(group)

@@ -1,14 +1,14 @@
 """The photos of a data set as arrays: each decoded once, as far as memory allows, and the LR image of the whole."""
 
 from collections.abc import Callable
-from io import BytesIO
 
 import numpy as np
-from datasets import Dataset, Image, List
+from datasets import Dataset
 from PIL import Image as PILImage
 
 from frfsr import degrade
-from frfsr.data import UNREADABLE, decode_image
+from frfsr.data import decode_image, stored
+from frfsr.decoding import image_size
 from frfsr.errors import UserError
 
 Place = tuple[int, int]
@@ -23,8 +23,7 @@ class Photos:
     """
 
     def __init__(self, pairs: Dataset, megabytes: float):
-        stored = Image(decode=False)
-        self.pairs = pairs.cast_column("input", stored).cast_column("references", List(stored))
+        self.pairs = stored(pairs)
         self.room = megabytes * 2**20
         self.kept: dict[tuple[str, Place], np.ndarray] = {}
 
@@ -50,30 +49,28 @@ class Photos:
 
     def decode(self, place: Place) -> np.ndarray:
         row = self.pairs[place[0]]
-        stored = row["input"] if place[1] == 0 else row["references"][place[1] - 1]
+        file = row["input"] if place[1] == 0 else row["references"][place[1] - 1]
         try:
-            return np.ascontiguousarray(degrade.crop_to_multiple(np.asarray(decode_image(stored))))
-        except UNREADABLE as error:
-            raise unreadable(row, stored, error) from error
+            return np.ascontiguousarray(degrade.crop_to_multiple(np.asarray(decode_image(file))))
+        except UserError as error:
+            raise unreadable(row, error) from error
 
     def by_area(self, side: int) -> list[Place]:
         """Every photo as often as side x side squares cover it (at least once), inputs and references alike."""
         places = []
         for number, row in enumerate(self.pairs):
-            for k, stored in enumerate([row["input"], *row["references"]]):
-                source = stored["path"] if stored["bytes"] is None else BytesIO(stored["bytes"])
+            for k, file in enumerate([row["input"], *row["references"]]):
                 try:
-                    with PILImage.open(source) as image:
-                        squares = image.width * image.height / side**2
-                except UNREADABLE as error:
-                    raise unreadable(row, stored, error) from error
-                places += [(number, k)] * max(1, round(squares))
+                    width, height = image_size(file)
+                except UserError as error:
+                    raise unreadable(row, error) from error
+                places += [(number, k)] * max(1, round(width * height / side**2))
         return places
 
 
-def unreadable(row: dict, stored: dict, error: Exception) -> UserError:
-    """What to say of a stored image that cannot be read."""
-    return UserError(f"{stored['path'] or row['name']} cannot be read ({error}): mend it or take it out of the data.")
+def unreadable(row: dict, error: UserError) -> UserError:
+    """What to say of a pair with an image that cannot be read."""
+    return UserError(f"{row['name']}: {error} Mend it or take it out of the data.")
 
 
 def mirrored(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, Image, IterableDataset
 
-from frfsr.data import content_digest, load_pairs, readable
+from frfsr.data import load_pairs, readable, stored
 from frfsr.errors import UserError
 from frfsr.layouts import Fault
 from frfsr.splits import named_split, of_split
@@ -202,10 +202,8 @@ def test_readable_pairs(tmp_path: Path, save, shades) -> None:
     assert "b.png" in faults[0].reason
 
 
-def test_the_digest_of_pairs_is_of_their_content(tmp_path: Path, save) -> None:
-    digests = [
-        content_digest(load_pairs(save(tmp_path / folder, a=1, b=shade)))
-        for folder, shade in (("one", 2), ("two", 2), ("three", 3))
-    ]
-    assert digests[0] == digests[1] != digests[2]
-    assert content_digest(load_pairs(tmp_path / "one", decode=False)) == digests[0]
+def test_stored_images_of_decoded_pairs(tmp_path: Path, write) -> None:
+    pairs = load_pairs(write(tmp_path / "p.parquet", 1, 2, 3)).select([2, 0])
+    files = [(row["name"], row["input"]["path"], row["references"][0]["path"]) for row in stored(pairs)]
+    assert files == [("3", "3.png", "4.png"), ("1", "1.png", "2.png")]
+    assert len(pairs.cache_files) == 1
