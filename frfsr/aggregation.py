@@ -83,7 +83,7 @@ class DFM(nn.Module):
 
     def norm(self) -> FilterNorm | None:
         """FN as the kernel takes it; None without."""
-        if self.spatial_norm is None:
+        if self.spatial_norm is None or self.channel_norm is None:
             return None
         gamma, beta = (rearrange(self.channel_norm[name], "c (i j) -> c i j", i=3) for name in ("gamma", "beta"))
         return FilterNorm(gamma, beta, self.spatial_norm["gamma"][0], self.spatial_norm["beta"][0])

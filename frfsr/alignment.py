@@ -1,9 +1,12 @@
 """FAM, feature alignment module (section III-C.1): reference features + correspondence -> aligned texture features."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frfsr.features import start_at_zero
 from frfsr.kernels import deform_conv, flow_warp
 from frfsr.matching import enlarge_flow
 from frfsr.network import Correspondence
@@ -29,8 +32,7 @@ class FAM(nn.Module):
         self.bias = nn.Parameter(torch.zeros(texture_channels))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         # Training starts at the matched position: no learned offset, every mask one half.
-        nn.init.zeros_(self.offset_mask.weight)
-        nn.init.zeros_(self.offset_mask.bias)
+        start_at_zero(self.offset_mask)
 
     def forward(self, lr: Tensor, reference: Tensor, correspondence: Correspondence) -> Tensor:
         """F_LR (B, c, H, W), F_Ref (B, t, Hr, Wr) -> F_tex (B, t, H, W), eq. 15-16. H, W = scale * the LR grid."""
@@ -78,7 +80,7 @@ def exact(flow: Tensor, features: Tensor) -> Tensor:
     return flow.to(torch.promote_types(features.dtype, torch.float32))
 
 
-def fit(reference: Tensor, size: tuple[int, int]) -> Tensor:
+def fit(reference: Tensor, size: Sequence[int]) -> Tensor:
     """The *unwarped* reference that eq. 15 also concatenates, cut or zero-padded at the bottom and right to `size`."""
     height, width = size
     return F.pad(reference, (0, width - reference.shape[-1], 0, height - reference.shape[-2]))

@@ -49,7 +49,7 @@ class Architecture:
         return {None: "LR and references", 0: "LR"}.get(self.module.max_references, "LR and one reference")
 
 
-FRFSR_CODE = dict(
+FRFSR_CODE: dict[str, Any] = dict(
     paper="Mei, arXiv 2306.01500, 2023",
     code="github.com/Yi-Yang355/FRFSR",
     licence="none stated",

@@ -75,8 +75,8 @@ def find_model(name_or_path: str | Path, hub: HubOptions | None = None) -> Model
     """
     folder = _local(name_or_path)
     if folder is None:
-        files = [_download(str(name_or_path), name, hub or HubOptions()) for name in (CONFIG, WEIGHTS)]
-        return ModelFiles(*files, str(name_or_path))
+        config, weights = (_download(str(name_or_path), name, hub or HubOptions()) for name in (CONFIG, WEIGHTS))
+        return ModelFiles(config, weights, str(name_or_path))
     if folder.is_file():
         raise UserError(f"{folder} is a file: give the folder with {CONFIG} and {WEIGHTS}, or convert it first.")
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
@@ -134,21 +134,16 @@ def _download(repository: str, name: str, hub: HubOptions) -> Path:
             )
         )
     except GatedRepoError as error:
-        reason = "it asks for its conditions to be accepted and for a token"
-        raise UserError(f"cannot fetch {repository} from the Hub: {reason}.") from error
+        raise UserError(f"{repository} on the Hub wants its conditions accepted, and a token.") from error
     except RevisionNotFoundError as error:
         raise UserError(f"{repository} on the Hub has no revision {hub.revision!r}.") from error
     except RepositoryNotFoundError as error:
-        reason = "there is no such repository, or it is private and needs a token"
         raise UserError(
-            f"no model {repository!r}: on the Hub {reason}; packaged are {packaged_names()}; a folder is given by its "
-            "path."
+            f"no model {repository!r} on the Hub, or it is private and needs a token; packaged are {packaged_names()}."
         ) from error
     except LocalEntryNotFoundError as error:
-        raise UserError(
-            f"no model {repository!r}: it is neither a folder nor in the cache, and the Hub cannot be reached; "
-            f"packaged are {packaged_names()}."
-        ) from error
+        reason = "it is neither a folder nor in the cache, and the Hub cannot be reached"
+        raise UserError(f"no model {repository!r}: {reason}; packaged are {packaged_names()}.") from error
     except EntryNotFoundError as error:
         place = f"{repository}/{hub.subfolder}" if hub.subfolder else repository
         raise UserError(f"{place} on the Hub has no {name}: it is no model of frfsr.") from error

@@ -95,7 +95,7 @@ class FRFSRConfig:
     @classmethod
     def published(cls, **changes: Any) -> "FRFSRConfig":
         """Every switch as in the authors' published code, so that its weights load and its outputs are reproduced."""
-        switches = dict(
+        switches: dict[str, Any] = dict(
             shared_encoder=False,
             match_padding="valid",
             fusion="separate",
@@ -108,7 +108,7 @@ class FRFSRConfig:
     @classmethod
     def tiny(cls, **changes: Any) -> "FRFSRConfig":
         """For people without a GPU: under 2 M parameters, nothing pretrained is needed."""
-        sizes = dict(
+        sizes: dict[str, Any] = dict(
             encoder_channels=(16, 32, 64),
             texture_channels=(16, 32, 48),
             sife_features=64,

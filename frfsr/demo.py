@@ -24,7 +24,7 @@ CAPTION = 24  # pixels
 
 def main() -> int:
     """Print the figures and write the comparison picture; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m frfsr.demo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m frfsr.demo", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="frfsr-tiny", help="packaged name, folder or Hub id (%(default)s)")
     parser.add_argument("-o", "--output", default="demo.png", help="the comparison picture (%(default)s)")
     options = parser.parse_args()

@@ -59,9 +59,11 @@ class ResidualDenseBlock(nn.Module):
 
     def __init__(self, features: int, growth: int):
         super().__init__()
-        for n in range(1, 6):
-            out = features if n == 5 else growth
-            self.add_module(f"conv{n}", nn.Conv2d(features + (n - 1) * growth, out, 3, padding=1))
+        self.conv1 = nn.Conv2d(features, growth, 3, padding=1)
+        self.conv2 = nn.Conv2d(features + growth, growth, 3, padding=1)
+        self.conv3 = nn.Conv2d(features + 2 * growth, growth, 3, padding=1)
+        self.conv4 = nn.Conv2d(features + 3 * growth, growth, 3, padding=1)
+        self.conv5 = nn.Conv2d(features + 4 * growth, features, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         dense = x
@@ -97,12 +99,17 @@ class SIFE(nn.Module):
         self.conv_body = nn.Conv2d(features, features, 3, padding=1)
         self.image_head = None
         if image_head:
-            self.image_head = nn.Sequential(
-                nn.Conv2d(features, 48, 3, padding=1), Rearrange("b (c i j) h w -> b c (h i) (w j)", i=4, j=4)
-            )
-            nn.init.zeros_(self.image_head[0].weight)  # training starts at the bicubic image
-            nn.init.zeros_(self.image_head[0].bias)
+            head = nn.Conv2d(features, 48, 3, padding=1)
+            start_at_zero(head)  # training starts at the bicubic image
+            self.image_head = nn.Sequential(head, Rearrange("b (c i j) h w -> b c (h i) (w j)", i=4, j=4))
 
     def forward(self, lr: Tensor) -> Tensor:
         shallow = self.conv_first(lr)
         return shallow + self.conv_body(self.body(shallow))
+
+
+def start_at_zero(convolution: nn.Conv2d) -> None:
+    """Let a convolution give zero until it has learned something."""
+    nn.init.zeros_(convolution.weight)
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)

@@ -74,7 +74,7 @@ class FRFSR(Network):
             references = self.encode_reference(references)
         with torch.no_grad():  # an argmax has no gradient; the encoder learns in recipes/train_matching.py
             correspondence = correspond(self.encoder(upsampled), references.matching, self.config.match_padding)
-            if self.config.refine:
+            if references.luma is not None:
                 luma = blurred_luma(upsampled)
                 flow = refine_flow(correspondence.flow, luma, references.luma, self.config.refine)
                 correspondence = correspondence._replace(flow=flow)
@@ -96,7 +96,7 @@ class FRFSR(Network):
         sife = None if self.sife is None else self.sife(lr)
         if base is not None:
             return sife, base
-        if self.config.base == "sife":
+        if self.sife is not None and self.sife.image_head is not None:  # base: sife
             return sife, upsampled + self.sife.image_head(sife)
         if self.config.base == "bilinear":
             return sife, F.interpolate(lr, scale_factor=4, mode="bilinear", align_corners=False)

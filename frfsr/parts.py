@@ -147,6 +147,8 @@ def frfsr_from_published(checkpoints: Mapping[str, Any]) -> FRFSR:
         **published.aggregation_sizes(net_g),
     )
     model = FRFSR(config)
+    assert model.reference_encoder is not None  # as published
+    assert model.sife is not None
     encoders = nn.ModuleDict({"encoder": model.encoder, "reference_encoder": model.reference_encoder})
     load_published(model.aggregation, net_g, _aggregation_names(config), "net_g")
     load_published(encoders, extractor, published.extractor_names(), "extractor")

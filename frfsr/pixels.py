@@ -40,7 +40,7 @@ def to_pixels(image: Tensor, channels: int = 3, dtype: type[np.integer] | np.dty
     """
     values = rearrange(image.detach().float().clamp(0, 1).cpu().numpy(), "c h w -> h w c")
     if channels == 1:
-        values = (values @ np.float32(BT601))[..., None]
+        values = (values @ np.array(BT601, np.float32))[..., None]
     return np.rint(values * np.iinfo(dtype).max).astype(dtype)
 
 

@@ -101,7 +101,8 @@ def extractor_names() -> Names:
 def extractor_sizes(state: State) -> tuple[int, int, int]:
     """Widths of the encoder's three stages."""
     prefix = "feature_extraction_image1.model"
-    return tuple(size(state, f"{prefix}.{name}.weight") for name in ("conv1_1", "conv2_1", "conv3_1"))
+    large, medium, small = (size(state, f"{prefix}.{name}.weight") for name in ("conv1_1", "conv2_1", "conv3_1"))
+    return large, medium, small
 
 
 def vgg_names(state: State) -> Names:

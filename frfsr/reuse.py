@@ -13,37 +13,39 @@ its forward returns, and, if built so, an injection point. `reuse: true` in a ne
 `inputs` is one object with all that is found once per image pair and shared by both: matches, reference features.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from frfsr.errors import UserError
 
-Box = TypeVar("Box", bound=nn.Module)
 
-
-class Aggregation(Protocol):
+class Aggregation(nn.Module):
     """What the framework asks of a network's last box."""
 
-    def __call__(self, inputs: Any, reused: Tensor | None = None) -> Tensor:
+    @abstractmethod
+    def forward(self, inputs: Any, reused: Tensor | None = None) -> Tensor:
         """The feature F_SR (B, C, H, W) before the last convolutions, eq. 1; with F_rec of the same shape, eq. 3."""
-        ...
 
+    @abstractmethod
     def reconstruct(self, features: Tensor, inputs: Any) -> Tensor:
         """F_SR -> the image I_SR (B, 3, 4h, 4w), eq. 2 and 4."""
-        ...
 
 
-class FeatureReuse(nn.Module):
+Box = TypeVar("Box", bound=Aggregation)
+
+
+class FeatureReuse(Aggregation):
     """A trained aggregation, frozen here for good, and a second one that takes its features.
 
     The second one, built with an injection point, starts as the first (`continue_from`) unless `fresh`. Weights of a
     network without reuse can be loaded, too: the first one takes them, and the second one starts from there likewise.
     """
 
-    def __init__(self, first: nn.Module, second: nn.Module, fresh: bool = False):
+    def __init__(self, first: Aggregation, second: Aggregation, fresh: bool = False):
         super().__init__()
         self.first = first.requires_grad_(False).eval()
         self.second = second
@@ -63,10 +65,11 @@ class FeatureReuse(nn.Module):
         self.second.requires_grad_(requires_grad)
         return self
 
-    def forward(self, inputs: Any) -> Tensor:
+    def forward(self, inputs: Any, reused: Tensor | None = None) -> Tensor:
         """Eq. 1 and 3: the second network's features, with F_rec of the first, which gets no gradient."""
-        with torch.no_grad():
-            reused = self.first(inputs)
+        if reused is None:
+            with torch.no_grad():
+                reused = self.first(inputs)
         return self.second(inputs, reused)
 
     def reconstruct(self, features: Tensor, inputs: Any) -> Tensor:

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from frfsr.aggregation import TAAM, Stage
 from frfsr.alignment import FAM
 from frfsr.config import FRFSRConfig
+from frfsr.features import start_at_zero
 from frfsr.matching import enlarge_score
 from frfsr.network import Correspondence
+from frfsr.reuse import Aggregation
 
 
 class Textures(NamedTuple):
@@ -36,7 +38,7 @@ class Upsample(nn.Sequential):
         )
 
 
-class MultiScaleAggregation(nn.Module):
+class MultiScaleAggregation(Aggregation):
     """RefSR (1) or RefSR (2) of figure 1: Textures -> F_SR and the image.
 
     reuse: the network is the second one, whose large-scale TAAMs also take the first one's F_rec (eq. 18).
@@ -68,12 +70,10 @@ class MultiScaleAggregation(nn.Module):
         self.fam_up_medium, self.taam_up_medium = fam(1), taam(1)
         self.up_medium = Upsample(medium, large)
         self.fam_up_large, self.taam_up_large = fam(0), taam(0, reused)
-        self.tail = nn.Sequential(
-            nn.Conv2d(large, large // 2, 3, padding=1), nn.LeakyReLU(0.1), nn.Conv2d(large // 2, 3, 3, padding=1)
-        )
+        last = nn.Conv2d(large // 2, 3, 3, padding=1)
+        self.tail = nn.Sequential(nn.Conv2d(large, large // 2, 3, padding=1), nn.LeakyReLU(0.1), last)
         # Training starts at the base image.
-        nn.init.zeros_(self.tail[-1].weight)
-        nn.init.zeros_(self.tail[-1].bias)
+        start_at_zero(last)
 
     def forward(self, textures: Textures, reused: Tensor | None = None) -> Tensor:
         """F_SR (B, large channels, 4h, 4w), of which `self.tail` makes the image; reused: the first network's F_rec."""

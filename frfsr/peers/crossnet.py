@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from frfsr.checkpoints import Names, State, load_published, size, unwrap
 from frfsr.kernels import flow_warp
 from frfsr.network import Network, SRResult, enlarge, fit_sides, pad_sides, to_8_bits
-from frfsr.reuse import aggregation
+from frfsr.reuse import Aggregation, aggregation
 from frfsr.settings import Width, from_mapping, settings
 
 SIDE_MULTIPLE = 64  # of the enlarged LR image: the flow network halves six times
@@ -161,7 +161,7 @@ class Encoder(nn.Module):
         return tuple(features)
 
 
-class Decoder(nn.Module):
+class Decoder(Aggregation):
     """The fusion decoder: features of both images -> F_SR; with `reuse` F_rec joins where the full size is fused."""
 
     def __init__(self, channels: int, reuse: bool):

@@ -19,7 +19,7 @@ from frfsr.matching import enlarge_flow, index_to_flow
 from frfsr.network import Correspondence, Network, ReferenceFeatures, SRResult, enlarge, pad_sides, reduce_by, to_8_bits
 from frfsr.peers.single_image import conv
 from frfsr.published import VGG_UNUSED, vgg_names
-from frfsr.reuse import FeatureReuse, aggregation
+from frfsr.reuse import Aggregation, FeatureReuse, aggregation
 from frfsr.settings import Depth, Width, settings
 
 PARTS = ("net_g", "vgg")
@@ -135,7 +135,7 @@ class TextureTransfer(nn.Module):
         return x + self.body(F.leaky_relu(self.head(torch.cat(joined, 1)), SLOPE))
 
 
-class TextureNet(nn.Module):
+class TextureNet(Aggregation):
     """All that is trained: the content extractor and the texture transfer (figure 2 of the paper)."""
 
     def __init__(self, config: SRNTTConfig, reuse: bool):

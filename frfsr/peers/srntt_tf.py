@@ -17,6 +17,7 @@ from frfsr.checkpoints import count, load_published, size
 from frfsr.network import channel_constant
 from frfsr.peers.srntt import SRNTT, Swapped, texture_channels, unwrap_parts
 from frfsr.published import VGG_UNUSED, vgg_names
+from frfsr.reuse import Aggregation
 from frfsr.settings import Depth, Width, settings
 
 MATCONVNET_MEAN = (123.68, 116.779, 103.939)  # RGB, 8-bit levels
@@ -97,7 +98,7 @@ class TextureTransfer(nn.Module):
         return x + self.bn2(self.conv2(self.blocks(F.relu(self.conv1(torch.cat([x, *joined], 1))))))
 
 
-class TextureNet(nn.Module):
+class TextureNet(Aggregation):
     """All that is trained: the content extractor and the texture transfer."""
 
     def __init__(self, config: SRNTTTensorFlowConfig, reuse: bool):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from frfsr.checkpoints import Names, State, count, load_published, size, unwrap
 from frfsr.kernels import deform_conv
 from frfsr.network import Network, SRResult, enlarge, fit_sides, pad_sides, to_8_bits
-from frfsr.reuse import aggregation
+from frfsr.reuse import Aggregation, aggregation
 from frfsr.settings import Depth, Width, settings
 
 TAPS = 9  # of a 3x3 convolution
@@ -142,7 +142,7 @@ class DeformableStage(nn.Module):
         return deform_conv(reference, offset, mask, self.weight)
 
 
-class Reconstruction(nn.Module):
+class Reconstruction(Aggregation):
     """What follows the alignment; with `reuse` F_rec joins the features that it starts from."""
 
     def __init__(self, config: SSENConfig, reuse: bool):

@@ -30,7 +30,7 @@ from frfsr.peers.texture_transformer import (
     soft_attention,
     transfer,
 )
-from frfsr.reuse import aggregation
+from frfsr.reuse import Aggregation, aggregation
 from frfsr.settings import Depth, Width, from_mapping, settings
 
 
@@ -95,7 +95,7 @@ class Stage(nn.Module):
         return refined
 
 
-class MainNet(nn.Module):
+class MainNet(Aggregation):
     """Cross-scale feature integration of the LR image's features and the textures (section 3.2, figure 4)."""
 
     exchanged: ClassVar[tuple[tuple[int, ...], ...]] = (
