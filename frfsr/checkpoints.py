@@ -88,14 +88,11 @@ def find_model(name_or_path: str | Path, hub: HubOptions | None = None) -> Model
 
 
 def find_weights(name_or_path: str | Path, hub: HubOptions | None = None) -> Path:
-    """Find one file of weights.
+    """Find one file of weights; UserError if there is none.
 
     Args:
         name_or_path: a checkpoint file, or whatever `find_model` takes.
         hub: for a Hub id.
-
-    Raises:
-        UserError: there is none.
     """
     place = _local(name_or_path)
     if place is None:
