@@ -3,10 +3,11 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from frfsr.errors import UserError
+from frfsr.errors import ImageWarning, UserError
 from frfsr.evals import commands as evaluation
 
 UPSCALE_EXAMPLES = """examples:
@@ -26,12 +27,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its warnings about a wrong name would bury our one line
     options = build_parser().parse_args(arguments)
     try:
-        return options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            return options.run(options)
     except UserError as error:
         print("frfsr:", *str(error).split(), file=sys.stderr)
         return PROBLEM
     except KeyboardInterrupt:
         return 130
+
+
+def show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_, **__) -> None:
+    """Print a warning about a file in one line; any other as Python does."""
+    is_ours = issubclass(category, ImageWarning)
+    text = f"frfsr: {message}\n" if is_ours else warnings.formatwarning(message, category, filename, lineno)
+    sys.stderr.write(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,6 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     upscale.add_argument(
         "--model", default="frfsr-tiny", metavar="NAME", help="packaged name, folder or Hub id (%(default)s)"
+    )
+    upscale.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="largest size that is read, width times height (268 million); for files that you trust",
     )
     upscale.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
     upscale.add_argument("--dtype", help="float32 (default), bfloat16 or float16")
@@ -126,15 +142,16 @@ def add_command(
 
 
 def run_upscale(options: argparse.Namespace) -> int:
-    from frfsr.imageio import check_output, read_photo, write_photo
+    from frfsr.imageio import MAX_PIXELS, check_output, read_photo, write_photo
     from frfsr.upscaling.options import Options
 
     given = {name: getattr(options, name) for name in ("tile", "strength", "upsampled")}
     settings = Options(**{name: value for name, value in given.items() if value is not None})
-    photo = read_photo(options.input)
-    references = [read_photo(path) for path in options.reference]
+    max_pixels = MAX_PIXELS if options.max_pixels is None else options.max_pixels
+    inputs = [options.input, *options.reference]
+    photo, *references = [read_photo(path, max_pixels=max_pixels) for path in inputs]
     height, width = photo.pixels.shape[:2]
-    check_output(options.output, 4 * height, 4 * width, photo.has_alpha)
+    check_output(options.output, 4 * height, 4 * width, photo.has_alpha, inputs)
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch: large tensors in huge pages, see docs/kernels.md
     from frfsr.architectures import load

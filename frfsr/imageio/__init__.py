@@ -1,17 +1,18 @@
 """Image files <-> pixel arrays: one reader and one writer for the whole project (docs/formats.md)."""
 
 from frfsr.imageio.photo import Metadata, Photo, photo_from_pil, photo_to_pil
-from frfsr.imageio.read import MAX_PIXELS, READ_FORMATS, ImageWarning, read_photo
-from frfsr.imageio.write import WRITE_FORMATS, check_output, write_photo
+from frfsr.imageio.read import MAX_PIXELS, READ_FORMATS, read_photo
+from frfsr.imageio.write import WRITE_FORMATS, check_absent, check_output, is_same_file, write_photo
 
 __all__ = [
     "MAX_PIXELS",
     "READ_FORMATS",
     "WRITE_FORMATS",
-    "ImageWarning",
     "Metadata",
     "Photo",
+    "check_absent",
     "check_output",
+    "is_same_file",
     "photo_from_pil",
     "photo_to_pil",
     "read_photo",

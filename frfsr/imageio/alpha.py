@@ -39,3 +39,30 @@ def _halve(sums: np.ndarray) -> np.ndarray:
     padded = np.pad(sums, ((0, height % 2), (0, width % 2), (0, 0)))
     cells = rearrange(padded, "(h dh) (w dw) c -> h w dh dw c", dh=2, dw=2)
     return cells.mean(axis=(2, 3))
+
+
+def restore_flat(enlarged: np.ndarray, color: np.ndarray) -> None:
+    """Make an enlarged image exact, in place, where the small one is flat.
+
+    A network is right to about half a grey level there, which shows beside exact transparency: graphics have areas of
+    one colour that must stay this colour. Flat is a pixel whose 5x5 surroundings, which bicubic interpolation sees, are
+    equal.
+
+    Args:
+        enlarged: (s * H, s * W, C) of an integer type.
+        color: (H, W, C) of the same type.
+    """
+    scale = enlarged.shape[0] // color.shape[0]
+    flat = (_extreme(color, np.maximum) == _extreme(color, np.minimum)).all(axis=-1)
+    for row in np.flatnonzero(flat.any(axis=1)):
+        columns = flat[row].repeat(scale)
+        enlarged[scale * row : scale * (row + 1), columns] = color[row].repeat(scale, axis=0)[columns]
+
+
+def _extreme(color: np.ndarray, choose: np.ufunc) -> np.ndarray:
+    """Largest or smallest value in the 5x5 surroundings of each pixel of (H, W, C)."""
+    for axis in (0, 1):
+        margin = [(2, 2) if axis == side else (0, 0) for side in range(3)]
+        padded, size = np.pad(color, margin, mode="edge"), color.shape[axis]
+        color = choose.reduce([padded.take(range(start, start + size), axis=axis) for start in range(5)])
+    return color

@@ -2,14 +2,15 @@
 
 import struct
 from collections.abc import Iterator
+from io import BytesIO
 
 import simplejpeg
+from PIL import WebPImagePlugin
 
 from frfsr.errors import UserError
 
-# A compressed stream has no long runs of zero bits: an encoder would have found something shorter. Measured on flat,
-# striped, dithered and natural pictures (docs/formats.md), the longest run was 6 bytes.
-ZERO_RUN = bytes(16)
+ZERO_RUN = 16  # bytes
+UNUSED = 32  # bytes at the end of a lossless WebP that must be needed; decoders can make up a few
 JPEG_COLORS = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}  # of the check alone; others are decoded as RGB
 START_OF_SCAN, HUFFMAN_TABLES, END_OF_IMAGE = 0xDA, 0xC4, 0xD9
 PROGRESSIVE, SEQUENTIAL = (0xC2, 0xC6), (0xC0, 0xC1)
@@ -40,12 +41,38 @@ def check_jpeg(data: bytes) -> str | None:
 
 
 def check_webp(data: bytes) -> None:
-    """Raise UserError for zeros in the compressed pixels or alpha of a WebP, which has no checksum."""
+    """Raise UserError for pixels of a WebP that were overwritten by zeros; it has no checksum.
+
+    A lossless stream ends with its last pixel: if it decodes without its last bytes, it is not the stream that was
+    written. Long runs of zeros are flat areas: at most a bit for a pixel or, lossy, for a block.
+    """
     for name, start, end in _riff_chunks(data):
-        if name == b"ALPH" and start < end and data[start] & 3 == 0:
-            continue  # stored without compression
-        if name in (b"VP8 ", b"VP8L", b"ALPH") and data.find(ZERO_RUN, start, end) >= 0:
-            raise UserError(f"damaged at byte {data.find(ZERO_RUN, start, end)}: zeros in the middle of its pixels.")
+        if name == b"VP8L" and end - start > 5:
+            packed = int.from_bytes(data[start + 1 : start + 5], "little")
+            width, height = 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
+            if end - start > 2 * UNUSED and _decodes(data[start : end - UNUSED]):
+                raise UserError("damaged: its pixels end too early.")
+            bits = width * height
+        elif name == b"VP8 " and end - start > 10:
+            width, height = (size & 0x3FFF for size in struct.unpack_from("<HH", data, start + 6))
+            bits = -(-width // 16) * -(-height // 16)
+        else:
+            continue
+        if (found := data.find(bytes(max(ZERO_RUN, bits // 8)), start, end)) >= 0:
+            raise UserError(f"damaged at byte {found}: zeros in the middle of its pixels.")
+
+
+def _decodes(stream: bytes) -> bool:
+    """Whether a lossless WebP stream is complete."""
+    chunk = b"VP8L" + struct.pack("<I", len(stream)) + stream + b"\0" * (len(stream) % 2)
+    try:
+        with WebPImagePlugin.WebPImageFile(
+            BytesIO(b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk)
+        ) as image:
+            image.load()
+    except Exception:  # Pillow raises several types
+        return False
+    return True
 
 
 def check_gif(data: bytes) -> None:
@@ -64,7 +91,7 @@ def _unlikely_zeros(data: bytes) -> int:
     All-zero bits are the shortest code again and again. Where that means "no change" and "end of block", they are a
     flat area; anything else is dozens of equal waves in each block, which no camera and no encoder makes.
     """
-    run, zero_symbols, frame = ZERO_RUN, {}, 0
+    run, zero_symbols, frame = bytes(ZERO_RUN), {}, 0
     for marker, start, end in _jpeg_segments(data):
         if marker in (*SEQUENTIAL, *PROGRESSIVE):
             frame = marker
@@ -73,8 +100,8 @@ def _unlikely_zeros(data: bytes) -> int:
         elif marker == START_OF_SCAN and frame in (*SEQUENTIAL, *PROGRESSIVE):
             header = start + data[start] * 2 + 1
             first, last, approximation = data[header], data[header + 1], data[header + 2]
-            if approximation >> 4:
-                continue  # a refinement: plain bits
+            if approximation >> 4 and first == 0:
+                continue  # a refinement of the mean values: plain bits
             tables = [data[start + 2 + 2 * i] for i in range(data[start])]
             symbols = {zero_symbols.get(table >> 4, 0) for table in tables} if first == 0 else set()
             if last > 0:

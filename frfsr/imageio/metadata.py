@@ -7,7 +7,9 @@ from typing import NamedTuple
 from PIL import Image
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
+EXIF_PREFIX = b"Exif\0\0"
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
+CM_PER_INCH = 2.54
 EXIF_WIDTH, EXIF_HEIGHT = 0xA002, 0xA003
 PNG_COLOR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 # Of a TIFF's own directory, the tags that describe the photo and not the layout of the file: ImageDescription, Make,
@@ -36,15 +38,17 @@ class Metadata(NamedTuple):
 def metadata_from_pil(image: Image.Image) -> tuple[Metadata, int]:
     """Return the metadata of a Pillow image, and its EXIF orientation (1...8)."""
     info = image.info
+    orientation, block, dpi = 1, None, valid_dpi(info.get("dpi"))
     try:
         exif = image.getexif()
         orientation = exif.get(ORIENTATION, 1)
+        dpi = dpi or exif_dpi(exif)
         block = exif_bytes(exif)
     except Exception:  # broken EXIF is no reason to refuse a picture; Pillow raises nearly every type on it
-        orientation, block = 1, None
+        block = None
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
     xmp = xmp.encode() if isinstance(xmp, str) else xmp
-    metadata = Metadata(info.get("icc_profile") or None, block, upright_xmp(xmp), valid_dpi(info.get("dpi")))
+    metadata = Metadata(info.get("icc_profile") or None, block, upright_xmp(xmp), dpi)
     return metadata, orientation if orientation in range(1, 9) else 1
 
 
@@ -59,7 +63,13 @@ def exif_bytes(exif: Image.Exif) -> bytes | None:
             rest.get_ifd(ifd).update(values)
     if not (len(rest) or rest.get_ifd(EXIF_IFD) or rest.get_ifd(GPS_IFD)):
         return None
-    return rest.tobytes().removeprefix(b"Exif\0\0")
+    return rest.tobytes().removeprefix(EXIF_PREFIX)
+
+
+def exif_dpi(exif: Image.Exif) -> tuple[float, float] | None:
+    """Return the resolution that EXIF states, in pixels per inch."""
+    unit = {2: 1.0, 3: CM_PER_INCH}.get(exif.get(RESOLUTION_UNIT, 2), 0.0)
+    return valid_dpi([unit * float(exif.get(axis, 0)) for axis in (X_RESOLUTION, Y_RESOLUTION)])
 
 
 def resized_exif(exif: bytes | None, width: int, height: int) -> bytes | None:
@@ -70,7 +80,7 @@ def resized_exif(exif: bytes | None, width: int, height: int) -> bytes | None:
     block.load(exif)
     details = block.get_ifd(EXIF_IFD)
     details.update({tag: side for tag, side in ((EXIF_WIDTH, width), (EXIF_HEIGHT, height)) if tag in details})
-    return block.tobytes().removeprefix(b"Exif\0\0")
+    return block.tobytes().removeprefix(EXIF_PREFIX)
 
 
 def upright_xmp(xmp: bytes | None) -> bytes | None:

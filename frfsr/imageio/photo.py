@@ -106,7 +106,7 @@ def cmyk_to_rgb(cmyk: Image.Image, profile: bytes | None) -> np.ndarray:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             converted = ImageCms.profileToProfile(cmyk, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
             return np.asarray(converted)
-        except ImageCms.PyCMSError:
+        except (OSError, ImageCms.PyCMSError):
             pass  # a broken or foreign profile: the plain conversion
     return np.asarray(cmyk.convert("RGB"))
 

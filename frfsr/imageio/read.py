@@ -18,8 +18,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from frfsr.errors import UserError
-from frfsr.imageio import damage, png, pnm, tiff, tiff_tags
+from frfsr.errors import ImageWarning, UserError
+from frfsr.imageio import damage, png, pnm, tiff, tiff_samples, tiff_tags
 from frfsr.imageio.metadata import metadata_from_pil
 from frfsr.imageio.photo import Photo, photo_from_pil, turn_upright
 
@@ -29,10 +29,6 @@ MAX_BYTES_PER_PIXEL = 8  # RGB and alpha at 16 bits
 MOST_METADATA = 2**26  # bytes of a file besides its pixels
 DEEPER_AVIF = {0x40: 10, 0x60: 12}  # bits, by two flags of its configuration
 Source = str | os.PathLike | bytes | BinaryIO
-
-
-class ImageWarning(UserWarning):
-    """Said of a file that could be read, but not all of it, or not without doubt."""
 
 
 def read_photo(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None, strict: bool = False) -> Photo:
@@ -162,8 +158,13 @@ def _read_tiff(data: bytes, max_pixels: int, notes: list[str]) -> Photo:
     check_size(width, height, samples * (1 if bits <= 8 else 2), max_pixels)
     _note_frames(1 + one_of_several, notes)
     if tiff.is_pillows(page):
-        with TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as image:
-            return photo_from_pil(image)
+        if page.first(tiff_tags.COMPRESSION) == tiff_samples.JPEG:
+            for piece in tiff_samples.jpeg_pieces(data, page):
+                damage.check_jpeg(piece)
+        with tiff_samples.quiet_libtiff(), TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as image:
+            photo = photo_from_pil(image)
+        said = tiff.metadata_of(data, page)
+        return photo._replace(metadata=said._replace(icc_profile=photo.metadata.icc_profile))
     return tiff.read_page(data, page)
 
 

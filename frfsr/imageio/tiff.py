@@ -8,7 +8,16 @@ from PIL import Image
 
 from frfsr.errors import UserError
 from frfsr.imageio import tiff_tags as tag
-from frfsr.imageio.metadata import DESCRIPTIVE_TAGS, EXIF_IFD, GPS_IFD, Metadata, exif_bytes, upright_xmp, valid_dpi
+from frfsr.imageio.metadata import (
+    CM_PER_INCH,
+    DESCRIPTIVE_TAGS,
+    EXIF_IFD,
+    GPS_IFD,
+    Metadata,
+    exif_bytes,
+    upright_xmp,
+    valid_dpi,
+)
 from frfsr.imageio.photo import Photo, cmyk_to_rgb, to_8_bit, turn_upright
 from frfsr.imageio.tiff_samples import PILLOW_COMPRESSIONS, read_samples
 
@@ -18,7 +27,7 @@ OTHERS = {4: "a transparency mask", YCBCR: "YCbCr without JPEG", 8: "CIELab", 9:
 OTHERS |= {32803: "a raw (colour filter) photo", 32844: "LogL", 32845: "LogLuv", 34892: "a linear raw photo"}
 PREMULTIPLIED, STRAIGHT = 1, 2
 SIGNED, FLOAT, COMPLEX = (2,), (3,), (5, 6)
-CENTIMETRE, CM_PER_INCH = 3, 2.54
+CENTIMETRE = 3
 DESCRIPTION = 0x010E
 PROGRAMS_DESCRIPTIONS = ('{"shape"', "ImageJ", "<?xml")  # of the layout of the file, no longer true of the result
 
@@ -79,7 +88,7 @@ def read_page(data: bytes, page: tag.Tags) -> Photo:
         color = _divide(color, alpha)
     if photometric == WHITE_IS_ZERO:
         color = np.iinfo(color.dtype).max - color
-    metadata = _metadata(data, page)
+    metadata = metadata_of(data, page)
     if photometric == CMYK:
         ink = Image.frombytes("CMYK", (color.shape[1], color.shape[0]), to_8_bit(color).tobytes())
         color, metadata = cmyk_to_rgb(ink, metadata.icc_profile), metadata._replace(icc_profile=None)
@@ -160,7 +169,8 @@ def _divide(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.where(weight > 0, np.minimum(straight, top), 0).astype(color.dtype)
 
 
-def _metadata(data: bytes, page: tag.Tags) -> Metadata:
+def metadata_of(data: bytes, page: tag.Tags) -> Metadata:
+    """Return what a page says about its pixels; EXIF is taken from the first page."""
     to_inch = CM_PER_INCH if page.first(tag.RESOLUTION_UNIT, 2) == CENTIMETRE else 1.0
     has_unit = page.first(tag.RESOLUTION_UNIT, 2) in (2, CENTIMETRE)
     dpi = tuple(page.ratio(axis) * to_inch for axis in (tag.X_RESOLUTION, tag.Y_RESOLUTION)) if has_unit else None

@@ -1,7 +1,12 @@
 """TIFF: strips and tiles -> samples, for every unsigned depth up to 16 bits."""
 
 import io
+import os
+import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +17,10 @@ from frfsr.imageio import tiff_tags as tag
 
 NONE, LZW, DEFLATE, OLD_DEFLATE, PACK_BITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 LIBTIFF_COMPRESSIONS = (LZW, PACK_BITS, LZMA, ZSTD)
-PILLOW_COMPRESSIONS = (2, 3, 4, 6, 7)  # fax and JPEG: pages of at most 8 bits, which libtiff decodes as a whole
+JPEG = 7
+PILLOW_COMPRESSIONS = (2, 3, 4, 6, JPEG)  # fax and JPEG: pages of at most 8 bits, which libtiff decodes as a whole
 SEPARATE, REVERSED, DIFFERENCES = 2, 2, 2  # values of PlanarConfiguration, FillOrder and Predictor
+STDERR = RLock()  # one thread at a time may turn it away
 REVERSE = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
@@ -58,6 +65,17 @@ def read_samples(data: bytes, page: tag.Tags) -> np.ndarray:
         target = samples[top : top + grid.height, left : left + grid.width, plane : plane + grid.samples]
         target[...] = piece[: target.shape[0], : target.shape[1]]
     return samples
+
+
+def jpeg_pieces(data: bytes, page: tag.Tags) -> list[bytes]:
+    """Return the strips or tiles of a page of JPEG compression as JPEG files of their own.
+
+    Raises:
+        UserError: pieces are missing.
+    """
+    tables = page.octets(tag.JPEG_TABLES) or b""
+    grid = _grid(page, page.first(tag.HEIGHT), page.first(tag.WIDTH))
+    return [b"\xff\xd8" + tables[2:-2] + piece[2:] for piece in _pieces(data, page, grid, page.first(tag.COMPRESSION))]
 
 
 def _grid(page: tag.Tags, height: int, width: int) -> Grid:
@@ -162,5 +180,23 @@ def _decompress_with_libtiff(piece: bytes, compression: int, row_bytes: int, row
         tag.STRIP_BYTES: len(piece),
     }
     file = io.BytesIO(tag.head(entries) + piece)
-    with TiffImagePlugin.TiffImageFile(file) as image:
+    with quiet_libtiff(), TiffImagePlugin.TiffImageFile(file) as image:
         return image.tobytes()
+
+
+@contextmanager
+def quiet_libtiff() -> Iterator[None]:
+    """Keep libtiff from writing to the standard error stream, past Python, what becomes one line of ours.
+
+    Pillow offers no way to set libtiff's error handler.
+    """
+    with STDERR:
+        sys.stderr.flush()
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)

@@ -2,27 +2,24 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
-from uuid import uuid4
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from frfsr.errors import UserError
+from frfsr.errors import ImageWarning, UserError
+from frfsr.files import require_writable, whole_file
 from frfsr.imageio import png
-from frfsr.imageio.metadata import RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, Metadata, resized_exif
+from frfsr.imageio.metadata import EXIF_PREFIX, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, Metadata, resized_exif
 from frfsr.imageio.photo import Photo, to_8_bit
-from frfsr.imageio.read import ImageWarning
 from frfsr.imageio.tiff_write import write_tiff
 
 WRITE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # pixels; limits of the formats
 DEEP_FORMATS = ("PNG", "TIFF")
-MOST_EXIF = 65_527  # bytes in the segment of a JPEG
+MOST_EXIF = 65_500  # bytes in a segment of a JPEG, besides its name
 
 
 def check_output(path: str | Path, height: int, width: int, has_alpha: bool, inputs: Iterable[str | Path] = ()) -> None:
@@ -52,8 +49,7 @@ def check_output(path: str | Path, height: int, width: int, has_alpha: bool, inp
     for source in inputs:
         if is_same_file(path, source):
             raise UserError(f"{path} is the input {source}: it would be overwritten; give the output another name.")
-    with replaced_when_complete(path, discard=True):
-        pass
+    require_writable(path)
 
 
 def is_same_file(path: str | Path, other: str | Path) -> bool:
@@ -81,9 +77,12 @@ def write_photo(photo: Photo, path: str | Path) -> None:
     height, width = photo.pixels.shape[:2]
     check_output(path, height, width, photo.has_alpha)
     image_format = WRITE_FORMATS[Path(path).suffix.lower()]
-    metadata = photo.metadata._replace(exif=resized_exif(photo.metadata.exif, width, height))
     _note_losses(photo, path, image_format)
-    with replaced_when_complete(path) as file:
+    metadata = photo.metadata._replace(exif=resized_exif(photo.metadata.exif, width, height))
+    if image_format == "JPEG":
+        short = {name: value for name in ("exif", "xmp") if len(value := getattr(metadata, name) or b"") <= MOST_EXIF}
+        metadata = metadata._replace(**(dict.fromkeys(("exif", "xmp")) | short))
+    with whole_file(path) as partial, open(partial, "wb") as file:
         if image_format == "TIFF":
             write_tiff(photo.pixels, metadata, file)
         elif image_format == "PNG" and photo.pixels.dtype == np.uint16:
@@ -94,38 +93,16 @@ def write_photo(photo: Photo, path: str | Path) -> None:
             image.save(file, image_format, **_save_options(image_format, metadata))
 
 
-@contextmanager
-def replaced_when_complete(path: str | Path, discard: bool = False) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing; it replaces `path` when the block ends without an error.
-
-    discard: only try whether that would be possible. Raises UserError when the place cannot be written.
-    """
-    path = Path(path)
-    try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path} exists and is not a file: give the output another name.")
-        path = path.resolve()  # replace what a link points to, not the link
-        partial = path.parent / f".frfsr-{uuid4().hex}.partial"
-        with open(partial, "xb") as file:
-            try:
-                yield file
-                file.close()
-                if not discard:
-                    if path.exists():
-                        partial.chmod(path.stat().st_mode & 0o7777)
-                    os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
 def _note_losses(photo: Photo, path: str | Path, image_format: str) -> None:
     losses = []
     if photo.pixels.dtype == np.uint16 and image_format not in DEEP_FORMATS:
         losses.append(f"{image_format} holds 8 of the 16 bits; write .png or .tif to keep them")
     if image_format != "PNG" and any(name == b"gAMA" for name, _ in photo.metadata.png_color):
         losses.append(f"{image_format} cannot say the gamma that the input has; write .png to keep it")
+    if image_format == "JPEG" and max(map(len, (photo.metadata.exif or b"", photo.metadata.xmp or b""))) > MOST_EXIF:
+        losses.append(
+            "JPEG holds 64 KB of EXIF or XMP; the longer ones of the input are dropped; write .png to keep them"
+        )
     for loss in losses:
         warnings.warn(f"{path}: {loss}.", ImageWarning, stacklevel=3)
 
@@ -134,7 +111,7 @@ def _save_options(image_format: str, metadata: Metadata) -> dict:
     """Return Pillow's keywords that store the metadata, and the quality."""
     options: dict = {"icc_profile": metadata.icc_profile}
     if metadata.exif:
-        options["exif"] = metadata.exif
+        options["exif"] = EXIF_PREFIX + metadata.exif
     if image_format == "PNG":
         chunks = PngInfo()
         for name, body in metadata.png_color:
@@ -147,12 +124,8 @@ def _save_options(image_format: str, metadata: Metadata) -> dict:
         options["xmp"] = metadata.xmp
     if image_format == "WEBP":
         if metadata.dpi:
-            options["exif"] = _with_resolution(metadata)
+            options["exif"] = EXIF_PREFIX + _with_resolution(metadata)
         return options | {"quality": 95}
-    if metadata.exif and len(metadata.exif) > MOST_EXIF:
-        del options["exif"]
-    if metadata.xmp and len(metadata.xmp) > MOST_EXIF - 29:
-        del options["xmp"]
     if metadata.dpi:
         options["dpi"] = tuple(round(value) for value in metadata.dpi)
     return options | {"quality": 95, "subsampling": "4:4:4"}
@@ -165,4 +138,4 @@ def _with_resolution(metadata: Metadata) -> bytes:
         exif.load(metadata.exif)
     inch = 2
     exif.update(zip((X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT), (*metadata.dpi, inch), strict=True))
-    return exif.tobytes().removeprefix(b"Exif\0\0")
+    return exif.tobytes().removeprefix(EXIF_PREFIX)

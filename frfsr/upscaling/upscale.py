@@ -17,6 +17,7 @@ from frfsr.architectures import load
 from frfsr.degrade import SCALE, upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.imageio import Photo, photo_from_pil, photo_to_pil, read_photo
+from frfsr.imageio.alpha import restore_flat
 from frfsr.network import Network
 from frfsr.upscaling.options import DEFAULTS, Options, ReferenceReport, Report
 from frfsr.upscaling.tiles import Span, spans, strips
@@ -99,6 +100,8 @@ def upscale_photo(
     for strip in run.strips(to_tensor(photo), [to_tensor(reference) for reference in references]):
         color[top : top + strip.shape[1]] = to_pixels(strip[None], color.shape[2], color.dtype)
         top += strip.shape[1]
+    if photo.has_alpha:
+        restore_flat(color, photo.filled_rgb()[..., : color.shape[2]])
     return Upscaled(photo._replace(pixels=result), run.report())
 
 

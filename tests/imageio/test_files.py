@@ -8,9 +8,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from frfsr.errors import UserError
+from frfsr.errors import ImageWarning, UserError
 from frfsr.imageio import (
-    ImageWarning,
     Metadata,
     Photo,
     check_output,
