@@ -1,6 +1,7 @@
 """FAM, feature alignment module (section III-C.1): reference features + correspondence -> aligned texture features."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from frfsr.features import start_at_zero
 from frfsr.kernels import deform_conv, flow_warp
 from frfsr.matching import enlarge_flow
-from frfsr.network import Correspondence
+from frfsr.network import Correspondence, Rates, group
 
 
 class FAM(nn.Module):
@@ -84,3 +85,30 @@ def fit(reference: Tensor, size: Sequence[int]) -> Tensor:
     """The *unwarped* reference that eq. 15 also concatenates, cut or zero-padded at the bottom and right to `size`."""
     height, width = size
     return F.pad(reference, (0, width - reference.shape[-1], 0, height - reference.shape[-2]))
+
+
+def alignments(network: nn.Module) -> Iterator[FAM]:
+    """All alignment modules of a network."""
+    return (module for module in network.modules() if isinstance(module, FAM))
+
+
+def split_offsets(network: nn.Module, groups: list[dict[str, Any]], rates: Rates) -> list[dict[str, Any]]:
+    """Give the offset convolutions of each scale their own rate, as published: they are trained with care.
+
+    Args:
+        network: one that aligns by `FAM`.
+        groups: its parameters by rate, as `Network.parameter_groups` gives them.
+        rates: learning rates.
+
+    Returns:
+        The first group without them, those of the large, medium and small scale, the other groups.
+    """
+    scales = {
+        id(p): fam.scale for fam in alignments(network) for layer in fam.offset_layers() for p in layer.parameters()
+    }
+    main, *others = groups
+    offsets = [
+        group([p for p in main["params"] if scales.get(id(p)) == scale], rate)
+        for scale, rate in zip((4, 2, 1), rates.offset, strict=True)
+    ]
+    return [main | {"params": [p for p in main["params"] if id(p) not in scales]}, *offsets, *others]

@@ -12,7 +12,19 @@ from frfsr.checkpoints import HubOptions, find_model, read_config
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
 from frfsr.network import Network, StoredModule
-from frfsr.peers import crossnet, single_image, srntt, srntt_tf, ssen, ttsr, wtrn
+from frfsr.peers import (
+    c2_matching,
+    crossnet,
+    datsr,
+    masa,
+    matched,
+    single_image,
+    srntt,
+    srntt_tf,
+    ssen,
+    ttsr,
+    wtrn,
+)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -78,6 +90,35 @@ ARCHITECTURES: dict[str, Architecture] = {
         licence="Apache-2.0",
         weights="RRDB_PSNR_x4.pth among its releases",
         from_published=parts.rrdb_from_published,
+    ),
+    "c2-matching": Architecture(
+        c2_matching.C2Matching,
+        "C2-Matching",
+        paper="Jiang, CVPR 2021",
+        code="github.com/yumingj/C2-Matching",
+        licence="MIT",
+        weights="its README; VGG19 from torchvision",
+        from_published=c2_matching.from_published,
+        checkpoint_parts=matched.PARTS,
+    ),
+    "masa": Architecture(
+        masa.MASA,
+        "MASA",
+        paper="Lu, CVPR 2021",
+        code="github.com/dvlab-research/MASA-SR",
+        licence="none stated",
+        weights="its README (masa_rec.pth, masa.pth)",
+        from_published=masa.from_published,
+    ),
+    "datsr": Architecture(
+        datsr.DATSR,
+        "DATSR",
+        paper="Cao, ECCV 2022",
+        code="github.com/caojiezhang/DATSR",
+        licence="CC BY-NC 4.0",
+        weights="its README (restoration_mse.pth, feature_extraction.pth); VGG19 from torchvision",
+        from_published=datsr.from_published,
+        checkpoint_parts=matched.PARTS,
     ),
     "ttsr": Architecture(
         ttsr.TTSR,

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frfsr.alignment import FAM
+from frfsr.alignment import alignments, split_offsets
 from frfsr.config import FRFSRConfig
 from frfsr.errors import UserError
 from frfsr.features import SIFE, ReferencePyramid, TextureEncoder
 from frfsr.kernels import refine_flow
 from frfsr.matching import blurred_luma, correspond
-from frfsr.network import Network, Rates, ReferenceFeatures, SRResult, enlarge, group, pad_sides
+from frfsr.network import Network, Rates, ReferenceFeatures, SRResult, enlarge, pad_sides
 from frfsr.reuse import aggregation
 from frfsr.unet import MultiScaleAggregation, Textures
 
@@ -116,25 +116,9 @@ class FRFSR(Network):
         return lr, upsampled, given[0] if given else None
 
     def parameter_groups(self, rates: Rates) -> list[dict[str, Any]]:
-        """Four groups as published: all but the offset convolutions, then those of the large, medium and small scale.
-
-        Parts with rates of their own come after them.
-        """
-        scales = {
-            id(p): fam.scale for fam in self._alignments() for layer in fam.offset_layers() for p in layer.parameters()
-        }
-        groups = super().parameter_groups(rates)
-        main = groups[0]["params"]
-        offsets = [
-            group([p for p in main if scales.get(id(p)) == scale], rate)
-            for scale, rate in zip((4, 2, 1), rates.offset, strict=True)
-        ]
-        groups[0]["params"] = [p for p in main if id(p) not in scales]
-        return [groups[0], *offsets, *groups[1:]]
+        """Group as published: offset convolutions by scale after all others, then parts with rates of their own."""
+        return split_offsets(self, super().parameter_groups(rates), rates)
 
     def watched(self) -> Iterator[nn.Module]:
         """The convolutions that predict offsets and masks."""
-        return (fam.offset_mask for fam in self._alignments())
-
-    def _alignments(self) -> Iterator[FAM]:
-        return (module for module in self.modules() if isinstance(module, FAM))
+        return (fam.offset_mask for fam in alignments(self))

@@ -1,0 +1,145 @@
+"""What C2-Matching and DATSR share: a frozen encoder finds the matches, a restoration network aggregates VGG19's
+features of the matched places."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from frfsr import published
+from frfsr.alignment import alignments, split_offsets
+from frfsr.checkpoints import Names, State, load_published, unwrap
+from frfsr.errors import UserError
+from frfsr.features import ReferencePyramid, TextureEncoder
+from frfsr.matching import correspond
+from frfsr.network import Correspondence, Network, Rates, ReferenceFeatures, SRResult, pad_sides, resize_as_pillow
+from frfsr.reuse import aggregation
+from frfsr.settings import Positive, Width, settings
+
+Widths = tuple[Width, Width, Width]
+PARTS = ("net_g", "extractor", "vgg")
+SMALLEST = 3  # LR pixels: a patch
+
+
+@settings
+class MatchedConfig:
+    """Sizes of the parts that C2-Matching and DATSR share; the defaults are the published ones."""
+
+    encoder_channels: Widths = (64, 128, 256)  # widths of the texture encoder's three stages
+    shared_encoder: bool = False  # one for LR and reference; published: two sets of weights
+    texture_channels: Widths = (64, 128, 256)  # relu1_1, relu2_1, relu3_1 of VGG19
+    groups: Positive = 8  # deformable groups
+    reuse: bool = False  # a second restoration network takes the features of the first
+
+
+class Matched(NamedTuple):
+    """What is found once per image pair and shared by both networks of the feature reuse framework.
+
+    Attributes:
+        lr: (B, 3, h, w), RGB in [0, 1].
+        base: the same, enlarged by bilinear interpolation, to which the networks add: (B, 3, 4h, 4w).
+        correspondence: LR position -> place in the reference.
+        pyramid: F_Ref at strides 1, 2 and 4 of the reference.
+    """
+
+    lr: Tensor
+    base: Tensor
+    correspondence: Correspondence
+    pyramid: tuple[Tensor, Tensor, Tensor]
+
+
+class MatchedNetwork(Network):
+    """Matching by texture features, then a restoration network of its own for each subclass."""
+
+    min_side = SMALLEST
+    halo = 16
+    memory_format = torch.channels_last  # several times faster than contiguous on CPU and on tensor cores
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        self.encoder = TextureEncoder(config.encoder_channels)
+        self.reference_encoder = None if config.shared_encoder else TextureEncoder(config.encoder_channels)
+        self.pyramid = ReferencePyramid(config.texture_channels)
+        self.aggregation = aggregation(lambda reuse: self.restoration(reuse=reuse), config.reuse)
+        self.to(memory_format=self.memory_format)
+
+    @abstractmethod
+    def restoration(self, *, reuse: bool) -> nn.Module:
+        """Build the trained part, a `frfsr.reuse.Aggregation` whose inputs are `Matched`.
+
+        Args:
+            reuse: with an injection point for F_rec.
+        """
+
+    def encode_reference(self, reference: Tensor) -> ReferenceFeatures:
+        """Encode an image (B, 3, H, W), RGB in [0, 1]; borders are replicated to a multiple of 4."""
+        reference = pad_sides(reference, 4 * SMALLEST, 4).contiguous(memory_format=self.memory_format)
+        with torch.no_grad():
+            matching = (self.encoder if self.reference_encoder is None else self.reference_encoder)(reference)
+        return ReferenceFeatures(matching, self.pyramid(reference))
+
+    def forward(
+        self,
+        lr: Tensor,
+        references: Tensor | ReferenceFeatures | None = None,
+        upsampled: Tensor | None = None,
+    ) -> SRResult:
+        """Super-resolve, see `Network.forward`; without a reference the result is the enlarged LR image."""
+        height, width = (4 * side for side in lr.shape[-2:])
+        if upsampled is None:
+            upsampled = resize_as_pillow(lr, height, width)
+        if references is None:
+            return SRResult(upsampled)
+        lr, upsampled = (
+            pad_sides(image, scale * self.min_side, scale * self.side_multiple).contiguous(
+                memory_format=self.memory_format
+            )
+            for image, scale in ((lr, 1), (upsampled, 4))
+        )
+        if not isinstance(references, ReferenceFeatures):
+            references = self.encode_reference(references)
+        with torch.no_grad():  # an argmax has no gradient; the encoder learns in recipes/train_matching.py
+            correspondence = correspond(self.encoder(upsampled), references.matching, "valid")
+        base = F.interpolate(lr, scale_factor=4, mode="bilinear", align_corners=False)
+        inputs = Matched(lr, base, correspondence, references.pyramid)
+        features = self.aggregation(inputs)
+        image = self.aggregation.reconstruct(features, inputs)
+        return SRResult(image[..., :height, :width], features[..., :height, :width], correspondence)
+
+    def parameter_groups(self, rates: Rates) -> list[dict[str, Any]]:
+        """Group as published, see `frfsr.alignment.split_offsets`."""
+        return split_offsets(self, super().parameter_groups(rates), rates)
+
+    def watched(self) -> Iterator[nn.Module]:
+        """The convolutions that predict offsets and masks."""
+        return (fam.offset_mask for fam in alignments(self))
+
+
+def load_parts(network: MatchedNetwork, parts: Mapping[str, State], names: Names, unused: tuple[str, ...] = ()) -> None:
+    """Load a published network of three parts.
+
+    Args:
+        network: takes the weights; its encoders are not shared.
+        parts: of `unwrap_parts`.
+        names: of the restoration network.
+        unused: beginnings of keys of net_g that may be there and are not needed.
+
+    Raises:
+        UserError: a part does not fit; it names the keys.
+    """
+    encoders = nn.ModuleDict({"encoder": network.encoder, "reference_encoder": network.reference_encoder})
+    vgg = parts["vgg"]
+    load_published(network.aggregation, parts["net_g"], names, "net_g", unused)
+    load_published(encoders, parts["extractor"], published.extractor_names(), "extractor")
+    load_published(network.pyramid, vgg, published.vgg_names(vgg), "vgg", unused=published.VGG_UNUSED)
+
+
+def unwrap_parts(checkpoints: Mapping[str, Any], architecture: str) -> dict[str, State]:
+    """The tensors of {"net_g": ..., "extractor": ..., "vgg": ...}; UserError for other parts."""
+    if set(checkpoints) != set(PARTS):
+        given = ", ".join(map(str, list(checkpoints)[:4])) or "none"
+        raise UserError(f"{architecture} needs the parts {', '.join(PARTS)}; got {given}.")
+    return {part: unwrap(checkpoints[part], part) for part in PARTS}
