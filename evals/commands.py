@@ -91,7 +91,8 @@ def add_models_and_data(parser: argparse.ArgumentParser) -> None:
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every kind of evaluation."""
-    parser.add_argument("--sisr", metavar="FILE", nargs="+", default=[], help="single-image networks to compare with")
+    parser.add_argument("--sisr", metavar="NAME", nargs="+", default=[], help="single-image networks to compare with")
+    parser.add_argument("--base", metavar="NAME", help="a single-image network (file, folder) whose image is refined")
     parser.add_argument("--lr", choices=["pil", "matlab"], default="pil", help="whose bicubic makes the LR (pil)")
     parser.add_argument("--border", metavar="N", type=int, default=4, help="pixels left out at each side (4)")
     parser.add_argument("--lpips", metavar="FILE", help="measure LPIPS too: safetensors of AlexNet, or torchvision")
@@ -255,7 +256,7 @@ def load_upscalers(options: argparse.Namespace, models: list[str]) -> list:
     upscalers = []
     for entry in models:
         label, equals, name = entry.rpartition("=")
-        upscaler = load_upscaler(name, options.lr, options.device)
+        upscaler = load_upscaler(name, options.lr, options.device, options.base)
         if equals:
             upscaler.name = label
         upscalers.append(upscaler)

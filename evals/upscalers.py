@@ -4,22 +4,20 @@ import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Protocol
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from einops import rearrange
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from frfsr.architectures import load
+from frfsr.base import load_base, load_single_image
 from frfsr.degrade import LRProtocol, upscale_bicubic
-from frfsr.errors import UserError
 from frfsr.evals.metrics import to_uint8
 from frfsr.imageio import Photo
-from frfsr.model import FRFSR
+from frfsr.network import Network
 from frfsr.upscaling.options import Options
 from frfsr.upscaling.upscale import upscale_photo
 
@@ -67,80 +65,70 @@ class ReferenceNetwork:
         model: in evaluation mode, on its device.
         name: as it appears in tables.
         options: of the engine.
+        base: a network whose image `model` refines.
     """
 
-    uses_references = True
-
-    def __init__(self, model: torch.nn.Module, name: str, options: Options | None = None) -> None:
-        self.model = model.eval()
+    def __init__(
+        self, model: Network, name: str, options: Options | None = None, *, base: Network | None = None
+    ) -> None:
+        self.model, self.base = model.eval(), base
+        self.uses_references = model.max_references != 0
         self.name = name
         self.options = options or Options(upsampled="8-bit")
         self.identity = f"{version('frfsr')} {model.config} {weights_hash(model)} {self.options}"
         self.parameters = {part: sum(p.numel() for p in child.parameters()) for part, child in model.named_children()}
+        if base is not None:
+            self.identity += f" {weights_hash(base)}"
+            self.parameters["base"] = sum(p.numel() for p in base.parameters())
 
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
-        return upscale_photo(Photo(lr), [Photo(reference) for reference in references], self.model, self.options)[
-            0
-        ].pixels
+        given = [Photo(reference) for reference in references if self.uses_references]
+        return upscale_photo(Photo(lr), given, self.model, self.options, base=self.base).photo.pixels
 
 
 class SingleImageNetwork:
-    """Any x4 network that spandrel can load; looks at no reference.
+    """Any x4 network that looks at no reference, on the whole image at once.
 
     Args:
-        file: weights of a published single-image super-resolution network, .pth or .safetensors.
+        name_or_path: as `frfsr.base.load_single_image` takes it.
         device: where it runs.
 
     Raises:
-        UserError: spandrel is not installed, does not know the network, or it is no x4 RGB network.
+        UserError: it cannot be loaded, or is no x4 RGB network.
     """
 
     uses_references = False
 
-    def __init__(self, file: str | Path, device: str | torch.device) -> None:
-        try:
-            import spandrel
-        except ImportError as error:
-            raise UserError("single-image networks need spandrel: pip install 'frfsr[sisr]'") from error
-        try:
-            if Path(file).suffix == ".safetensors":
-                weights = load_file(file)
-            else:
-                weights = spandrel.canonicalize_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-            descriptor = spandrel.ModelLoader(device).load_from_state_dict(weights)
-        except (spandrel.UnsupportedModelError, SafetensorError, UnpicklingError, OSError, RuntimeError) as error:
-            raise UserError(f"spandrel cannot load {file}: {str(error).splitlines()[0]}") from error
-        if (descriptor.scale, descriptor.input_channels, descriptor.output_channels) != (4, 3, 3):
-            raise UserError(
-                f"{file} is a x{descriptor.scale} network of {descriptor.input_channels} channels, not x4 RGB"
-            )
-        self.network = descriptor.eval()
-        self.name = Path(file).stem
-        self.identity = weights_hash(descriptor.model)
-        self.parameters = {"network": sum(p.numel() for p in descriptor.model.parameters())}
+    def __init__(self, name_or_path: str | Path, device: str | torch.device) -> None:
+        self.network = load_single_image(name_or_path, device)
+        self.name = Path(name_or_path).stem
+        self.identity = weights_hash(self.network)
+        self.parameters = {"network": sum(p.numel() for p in self.network.parameters())}
 
     @torch.inference_mode()
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
-        return to_uint8(self.network(to_batch(lr, self.network.model)))
+        return to_uint8(self.network(to_batch(lr, self.network)).image.clamp(0, 1))
 
 
-def load_upscaler(name_or_path: str | Path, protocol: LRProtocol = "pil", device: str | None = None) -> Upscaler:
-    """``bicubic``, or what `frfsr.FRFSR.from_pretrained` finds under the name, in the folder or on the Hub.
+def load_upscaler(
+    name_or_path: str | Path, protocol: LRProtocol = "pil", device: str | None = None, base: str | None = None
+) -> Upscaler:
+    """``bicubic``, or what `frfsr.load` finds under the name, in the folder or on the Hub.
 
     Args:
+        protocol: of the LR, which the bicubic baseline follows.
         device: for example ``cuda`` or ``cpu``; by default this process's GPU where there is one.
+        base: file, folder or name of a single-image network whose image the model refines.
 
     Raises:
         UserError: no such model, or no such device.
     """
     if str(name_or_path) == "bicubic":
         return Bicubic(protocol)
-    model = FRFSR.from_pretrained(name_or_path)
-    try:
-        model = model.to(device or PartialState().device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"cannot use the device {device}: {str(error).splitlines()[0]}") from error
-    return ReferenceNetwork(model, Path(name_or_path).name)
+    model, name = load(name_or_path, device or PartialState().device), Path(name_or_path).name
+    if base is None:
+        return ReferenceNetwork(model, name)
+    return ReferenceNetwork(model, f"{name} on {Path(base).stem}", base=load_base(base, model))
 
 
 def to_batch(image: np.ndarray, model: torch.nn.Module) -> Tensor:

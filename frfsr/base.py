@@ -72,6 +72,23 @@ def load_single_image(
     return network.to(device).eval()
 
 
+def load_base(name_or_path: str | Path, model: Network) -> Network:
+    """Load a network whose image `model` is to refine, on its device and in its dtype; see `load_single_image`.
+
+    Raises:
+        UserError: there is no such network, or `model` refines no other network's image.
+    """
+    require_refining(model)
+    weights = next(model.parameters())
+    return load_single_image(name_or_path, weights.device, str(weights.dtype).removeprefix("torch."))
+
+
+def require_refining(model: Network) -> None:
+    """Raise UserError if `model` takes no base image."""
+    if model.refines is None:
+        raise UserError(f"{model.architecture} cannot refine another network's image: leave out the base.")
+
+
 def from_folder(name_or_path: str | Path) -> Network:
     """The single-image network of a folder, a packaged name or a Hub id."""
     files = find_model(name_or_path)

@@ -13,6 +13,7 @@ from frfsr.evals import commands as evaluation
 UPSCALE_EXAMPLES = """examples:
   frfsr upscale photo.png --reference sharp.png -o out.png
   frfsr upscale scan.tif --reference day1.jpg day2.jpg -o scan_x4.tif --device cuda --dtype bfloat16
+  frfsr upscale photo.png --reference sharp.png -o out.png --base RCAN_BIX4.pth
   frfsr upscale huge.jpg -o huge_x4.png --tile 128      (no reference: what the network makes of the photo alone)
 """
 CONVERT_EXAMPLES = """examples:
@@ -64,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     upscale.add_argument(
         "--model", default="frfsr-tiny", metavar="NAME", help="packaged name, folder or Hub id (%(default)s)"
+    )
+    upscale.add_argument(
+        "--base", metavar="NAME", help="file, folder or name of a single-image network: its image is refined"
     )
     upscale.add_argument(
         "--max-pixels",
@@ -155,10 +159,12 @@ def run_upscale(options: argparse.Namespace) -> int:
 
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch: large tensors in huge pages, see docs/kernels.md
     from frfsr.architectures import load
+    from frfsr.base import load_base
     from frfsr.upscaling.upscale import upscale_photo
 
     model = load(options.model, options.device, options.dtype)
-    upscaled = upscale_photo(photo, references, model, settings, progress=not options.quiet)
+    base = load_base(options.base, model) if options.base else None
+    upscaled = upscale_photo(photo, references, model, settings, base=base, progress=not options.quiet)
     write_photo(upscaled.photo, options.output)
     return 0
 

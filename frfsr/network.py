@@ -150,6 +150,7 @@ class Network(StoredModule, tags=["super-resolution", "reference-based-super-res
         max_references: how many references it can use: None for any number, 1 where it cannot search several, 0 for
             single-image networks.
         memory_format: in which it computes fastest.
+        refines: the keyword by which `forward` takes another network's x4 image to refine; None where it takes none.
     """
 
     scale: ClassVar[int] = 4
@@ -158,6 +159,7 @@ class Network(StoredModule, tags=["super-resolution", "reference-based-super-res
     halo: ClassVar[int] = 16
     max_references: ClassVar[int | None] = None
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+    refines: ClassVar[str | None] = None
 
     def __init__(self, config: Any):
         super().__init__()

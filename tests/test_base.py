@@ -2,12 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from einops import rearrange
+from PIL import Image
 from safetensors.torch import save_file
 
+from frfsr import upscale
 from frfsr.base import load_single_image
+from frfsr.cli import main
 from frfsr.errors import UserError
+from frfsr.evals.upscalers import load_upscaler
 from frfsr.parts import RRDBNet
 from frfsr.peers.single_image import EDSR, SRCNN, ResidualConfig, SRCNNConfig
 
@@ -134,3 +140,79 @@ def test_srcnn_of_a_folder_sees_the_enlarged_image(tmp_path: Path) -> None:
     network = SRCNN(SRCNNConfig((3, 1, 3), (4, 2))).eval()
     network.save_pretrained(tmp_path)
     assert same(load_single_image(tmp_path, "cpu"), network(LR).image)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> tuple[Path, Path]:
+    """An LR photo of 9x7 pixels and a reference."""
+    rng = np.random.default_rng(0)
+    for name, sides in (("lr.png", (7, 9, 3)), ("reference.png", (30, 41, 3))):
+        Image.fromarray(rng.integers(0, 256, sides, dtype=np.uint8)).save(tmp_path / name)
+    return tmp_path / "lr.png", tmp_path / "reference.png"
+
+
+def as_tensor(picture: Path | Image.Image) -> torch.Tensor:
+    image = picture if isinstance(picture, Image.Image) else Image.open(picture)
+    return rearrange(torch.from_numpy(np.float32(image) / 255), "h w c -> 1 c h w")
+
+
+@torch.no_grad()
+def test_base_is_refined(small_model, edsr: EDSR, edsr_file: Path, pictures: tuple[Path, Path]) -> None:
+    lr, reference = (as_tensor(picture) for picture in pictures)
+    base = edsr(lr).image
+    expected = small_model(lr, reference, base=base).image
+    assert not torch.allclose(expected, small_model(lr, reference).image, atol=1e-2)
+    for given in (edsr, edsr_file):
+        result = upscale(*pictures, model=small_model, base=given)
+        torch.testing.assert_close(as_tensor(result), expected.clamp(0, 1), rtol=0, atol=0.51 / 255)
+    alone = upscale(pictures[0], model=small_model, base=edsr)
+    torch.testing.assert_close(as_tensor(alone), base.clamp(0, 1), rtol=0, atol=0.51 / 255)
+    half = upscale(*pictures, model=small_model, base=edsr, strength=0.5)
+    torch.testing.assert_close(as_tensor(half), ((base + expected) / 2).clamp(0, 1), rtol=0, atol=0.51 / 255)
+
+
+@torch.no_grad()
+def test_own_base_given_changes_nothing(small_model) -> None:
+    reference = torch.rand(2, 3, 30, 33)
+    own = small_model(LR).image
+    torch.testing.assert_close(small_model(LR, reference, base=own).image, small_model(LR, reference).image)
+    assert small_model(LR[..., :1, :2], reference, base=own[..., :4, :8]).image.shape == (2, 3, 4, 8)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 28, 35), (2, 3, 14, 18), (1, 3, 28, 36), (2, 1, 28, 36)])
+def test_base_of_another_size_is_refused(small_model, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"base has the shape .* four times"):
+        small_model(LR, torch.rand(2, 3, 30, 33), base=torch.zeros(shape))
+
+
+def test_networks_that_refine_no_base(edsr: EDSR, edsr_file: Path, pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    for base in (edsr, edsr_file):
+        with pytest.raises(UserError, match="edsr cannot refine another network's image"):
+            upscale(pictures[0], model=edsr, base=base)
+    edsr.save_pretrained(tmp_path / "edsr")
+    with pytest.raises(UserError, match="edsr cannot refine another network's image"):
+        load_upscaler(tmp_path / "edsr", device="cpu", base=str(edsr_file))
+
+
+def test_command_line(
+    small_model, small_model_folder: Path, edsr_file: Path, pictures: tuple[Path, Path], tmp_path: Path, capsys
+) -> None:
+    lr, reference = map(str, pictures)
+    out = tmp_path / "out.png"
+    command = ["upscale", lr, "--reference", reference, "-o", str(out), "--model", str(small_model_folder)]
+    options = ["--device", "cpu", "-q", "--base"]
+    assert main([*command, *options, str(edsr_file)]) == 0
+    expected = upscale(lr, reference, model=small_model, base=edsr_file)
+    assert np.array_equal(np.asarray(Image.open(out)), np.asarray(expected))
+    torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "unknown.pth")
+    assert main([*command, *options, str(tmp_path / "unknown.pth")]) == 2
+    assert capsys.readouterr().err.startswith("frfsr: ")
+
+
+def test_evaluation(small_model_folder: Path, edsr: EDSR, edsr_file: Path, pictures: tuple[Path, Path]) -> None:
+    plain, based = (load_upscaler(small_model_folder, device="cpu", base=base) for base in (None, str(edsr_file)))
+    assert based.name == f"{plain.name} on edsr"
+    assert based.identity != plain.identity
+    assert based.parameters["base"] == sum(parameter.numel() for parameter in edsr.parameters())
+    lr, reference = (np.asarray(Image.open(picture)) for picture in pictures)
+    assert not np.array_equal(based(lr, [reference]), plain(lr, [reference]))

@@ -23,6 +23,7 @@ from frfsr.evals.cache import ScoreCache
 from frfsr.evals.evaluate import Protocol, evaluate
 from frfsr.evals.upscalers import Bicubic, ReferenceNetwork
 from frfsr.model import FRFSR
+from frfsr.network import Network
 
 
 def picture(seed: int, height: int = 37, width: int = 42) -> np.ndarray:
@@ -176,12 +177,11 @@ def test_broken_images_are_reported_and_the_rest_is_evaluated(wrsr: Path) -> Non
     assert all("\n" not in failure.reason for failure in result.failures)
 
 
-class Unlike(torch.nn.Module):
+class Unlike(Network):
     """Stands in for a network whose output is `value` everywhere."""
 
     def __init__(self, value: float) -> None:
-        super().__init__()
-        self.config = None
+        super().__init__(None)
         self.value = torch.nn.Parameter(torch.tensor(value))
 
     def encode_reference(self, reference):

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from frfsr.architectures import load
+from frfsr.base import load_base, require_refining
 from frfsr.degrade import SCALE, upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.imageio import Photo, photo_from_pil, photo_to_pil, read_photo
@@ -42,6 +43,8 @@ def upscale(
     model: Network | str | Path = "frfsr-tiny",
     device: str | None = None,
     dtype: str | None = None,
+    *,
+    base: Network | str | Path | None = None,
     **options,
 ) -> Image.Image:
     """Enlarge a photo four times with the textures of sharp reference photos.
@@ -54,6 +57,8 @@ def upscale(
         model: a loaded network (used as it is), or the name, folder or Hub id of one.
         device: see `frfsr.load`; only for a model given by name.
         dtype: see `frfsr.load`; only for a model given by name.
+        base: a single-image network, or its file, folder or name, see `frfsr.base.load_single_image`: `model` refines
+            its image instead of one of its own.
         **options: fields of `frfsr.upscaling.options.Options`.
 
     Raises:
@@ -67,7 +72,9 @@ def upscale(
     ]
     if not isinstance(model, torch.nn.Module):
         model = load(model, device, dtype)
-    return photo_to_pil(upscale_photo(photo, references, model, settings).photo)
+    if isinstance(base, str | Path):
+        base = load_base(base, model)
+    return photo_to_pil(upscale_photo(photo, references, model, settings, base=base).photo)
 
 
 def upscale_photo(
@@ -76,6 +83,7 @@ def upscale_photo(
     model: Network,
     options: Options = DEFAULTS,
     *,
+    base: Network | None = None,
     progress: bool = False,
 ) -> Upscaled:
     """Enlarge a photo (h, w, C) to (4h, 4w, C) of the same channels and bit depth.
@@ -85,17 +93,18 @@ def upscale_photo(
         references: sharp photos of any sizes, or none.
         model: in evaluation mode, on its device.
         options: settings.
+        base: a network without references whose image `model` refines, on the same device; None: its own.
         progress: show a progress bar on stderr.
 
     Raises:
-        UserError: out of memory.
+        UserError: out of memory, or `model` refines no other network's image.
     """
     height, width, channels = photo.pixels.shape
     result = np.empty((SCALE * height, SCALE * width, channels), photo.pixels.dtype)
     if photo.has_alpha:
         result[..., -1] = enlarge_alpha(photo.pixels[..., -1])
     color = result[..., : channels - photo.has_alpha]
-    run = Run(model, options, progress)
+    run = Run(model, options, base, progress=progress)
     top = 0
     for strip in run.strips(to_tensor(photo), [to_tensor(reference) for reference in references]):
         color[top : top + strip.shape[1]] = to_pixels(strip[None], color.shape[2], color.dtype)
@@ -111,11 +120,14 @@ class Run:
     Args:
         model: in evaluation mode, on its device.
         options: settings.
+        base: see `upscale_photo`.
         progress: show a progress bar on stderr.
     """
 
-    def __init__(self, model: Network, options: Options, progress: bool = False):
-        self.model, self.options, self.progress = model, options, progress
+    def __init__(self, model: Network, options: Options, base: Network | None = None, *, progress: bool = False):
+        if base is not None:
+            require_refining(model)
+        self.model, self.options, self.base, self.progress = model, options, base, progress
         self.references: tuple[ReferenceReport, ...] = ()
         self.scores: list[float] = []
         self.tiles = 0
@@ -168,13 +180,14 @@ class Run:
 
     def super_resolve(self, lr: Tensor, encoded, upsampled: Tensor | None) -> Tensor:
         """One tile (1, 3, h, w) -> (1, 3, 4h, 4w), at the strength that was asked for."""
-        result = self.model(lr, encoded, upsampled)
+        given = {} if self.base is None else {self.model.refines: self.base(lr, None, upsampled).image}
+        result = self.model(lr, encoded, upsampled, **given)
         if result.correspondence is not None:
             self.scores.append(float(result.correspondence.score.mean()))
         if encoded is None or self.options.strength == 1:
             return result.image
-        base = self.model(lr, None, upsampled).image
-        return torch.lerp(base, result.image, self.options.strength)
+        alone = self.model(lr, None, upsampled, **given).image
+        return torch.lerp(alone, result.image, self.options.strength)
 
     def report(self) -> Report:
         """What was done."""
