@@ -256,9 +256,10 @@ def pad_sides(image: Tensor, smallest: int, multiple: int) -> Tensor:
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 
 
-def fit_sides(image: Tensor, height: int, width: int) -> Tensor:
-    """Cut (B, C, H, W) at the right and bottom, or replicate its borders there, to (B, C, height, width)."""
-    image = image[..., :height, :width]
+def fit_sides(image: Tensor, height: int, width: int, corner: tuple[int, int] = (0, 0)) -> Tensor:
+    """Cut (B, C, H, W) from a corner (row, column) on, and replicate its borders as far as (height, width) asks."""
+    top, left = (min(start, side - 1) for start, side in zip(corner, image.shape[-2:], strict=True))
+    image = image[..., top : top + height, left : left + width]
     bottom, right = height - image.shape[-2], width - image.shape[-1]
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 

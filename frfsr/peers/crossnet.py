@@ -50,15 +50,15 @@ class CrossNetConfig:
 
 
 class CrossNetReference(NamedTuple):
-    """What the network needs of a reference image.
+    """A reference image.
 
     Attributes:
-        image: (B, 3, H, W), RGB in [0, 1], sides multiples of 64.
-        features: (B, channels, H/s, W/s) for s = 1, 2, 4, 8.
+        image: (B, 3, H, W), RGB in [0, 1].
+        corner: row and column of the LR image's first pixel in the photo, of which it may be a tile.
     """
 
     image: Tensor
-    features: tuple[Tensor, ...]
+    corner: tuple[int, int] = (0, 0)
 
 
 class Warped(NamedTuple):
@@ -230,22 +230,22 @@ class CrossNet(Network):
         upsampled, super_resolved = (pad_sides(image, 1, SIDE_MULTIPLE) for image in (upsampled, super_resolved))
         if isinstance(references, Tensor):
             references = self.encode_reference(references)
-        inputs = self.warp(upsampled, super_resolved, references)
+        top, left = references.corner
+        reference = fit_sides(references.image, *upsampled.shape[-2:], (4 * top, 4 * left))
+        inputs = self.warp(upsampled, super_resolved, reference)
         features = self.decoder(inputs)
         image = self.decoder.reconstruct(features, inputs)
         return SRResult(image[..., :height, :width], features[..., :height, :width])
 
     def encode_reference(self, reference: Tensor) -> CrossNetReference:
-        """Encode a reference (B, 3, H, W), RGB in [0, 1]; its borders are repeated up to a multiple of 64."""
-        reference = pad_sides(reference, 1, SIDE_MULTIPLE)
-        return CrossNetReference(reference, self.encoder(reference))
+        """Keep a reference (B, 3, H, W), RGB in [0, 1]: every LR image needs the features of its own place in it."""
+        return CrossNetReference(reference)
 
-    def warp(self, upsampled: Tensor, super_resolved: Tensor, reference: CrossNetReference) -> Warped:
-        """Bring the reference's features to the places of the images' (B, 3, H, W), sides multiples of 64."""
+    def warp(self, upsampled: Tensor, super_resolved: Tensor, reference: Tensor) -> Warped:
+        """Bring the reference's features to their places in the image; all (B, 3, H, W), sides multiples of 64."""
         own = self.encoder(super_resolved)
-        flows = self.flow(upsampled, fit_sides(reference.image, *upsampled.shape[-2:]))
-        fitted = (fit_sides(theirs, *ours.shape[-2:]) for theirs, ours in zip(reference.features, own, strict=True))
-        return Warped(own, tuple(warp(feature, flow) for feature, flow in zip(fitted, flows, strict=True)))
+        features = zip(self.encoder(reference), self.flow(upsampled, reference), strict=True)
+        return Warped(own, tuple(warp(feature, flow) for feature, flow in features))
 
 
 def names(network: CrossNet) -> Names:

@@ -46,9 +46,15 @@ class SSENConfig:
 
 
 class SSENReference(NamedTuple):
-    """What the network needs of a reference image: its features (B, channels, H/4, W/4)."""
+    """What the network needs of a reference image.
+
+    Attributes:
+        features: (B, channels, H/4, W/4).
+        corner: row and column of the LR image's first pixel in the photo, of which it may be a tile.
+    """
 
     features: Tensor
+    corner: tuple[int, int] = (0, 0)
 
 
 class Aligned(NamedTuple):
@@ -220,7 +226,7 @@ class SSEN(Network):
     def align(self, lr: Tensor, reference: SSENReference) -> Aligned:
         """Align the reference's features with those of the LR image (B, 3, h, w)."""
         features = self.extractor(self.widen_lr(lr))
-        aligned = fit_sides(reference.features, *lr.shape[-2:])
+        aligned = fit_sides(reference.features, *lr.shape[-2:], reference.corner)
         for stage in self.stages:
             aligned = stage(features, aligned)
         return Aligned(features, aligned)

@@ -30,13 +30,15 @@ class Transferred(NamedTuple):
     Attributes:
         lr: (B, 3, h, w), RGB in [-1, 1].
         attention: S, (B, 1, h, w), cosine of the matched patches, -1 ... 1, with a gradient (the argmax has none).
-        textures: T, every texture feature of the reference where it matched, (B, C, s*h, s*w).
+        textures: T, the reference's features where they matched, (B, C, s*h, s*w) for s = 4, 2, 1.
+        details: WTRN's high-pass maps where they matched, likewise.
         correspondence: what was matched with what.
     """
 
     lr: Tensor
     attention: Tensor
     textures: tuple[Tensor, ...]
+    details: tuple[Tensor, ...]
     correspondence: Correspondence
 
 

@@ -1,7 +1,7 @@
 """TTSR: "Learning Texture Transformer Network for Image Super-Resolution" (Yang et al., CVPR 2020)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from frfsr.checkpoints import Names, State, count, load_published, size, unwrap
 from frfsr.features import ReferencePyramid, VGGTrunk
-from frfsr.network import Network, SRResult, enlarge, pad_sides, to_8_bits
+from frfsr.network import Network, ReferenceFeatures, SRResult, enlarge, pad_sides, to_8_bits
 from frfsr.peers.texture_transformer import (
     VGG19_LAYERS,
     ScaleMerge,
@@ -49,19 +49,6 @@ class TTSRConfig:
     texture_channels: tuple[Width, Width, Width] = (64, 128, 256)
     blocks: tuple[Depth, Depth, Depth, Depth] = (16, 16, 8, 4)
     reuse: bool = False
-
-
-class TTSRReference(NamedTuple):
-    """What the network needs of a reference image.
-
-    Attributes:
-        key: relu3_1 of the blurred reference, (B, C3, hr, wr), in which patches are searched.
-        textures: relu1_1, relu2_1 and relu3_1 of the reference, (B, C, s*hr, s*wr) for s = 4, 2, 1; of WTRN then also
-            the high-pass maps for s = 2, 1, three times as many channels.
-    """
-
-    key: Tensor
-    textures: tuple[Tensor, ...]
 
 
 class Stage(nn.Module):
@@ -127,7 +114,7 @@ class MainNet(Aggregation):
     def forward(self, inputs: Transferred, reused: Tensor | None = None) -> Tensor:
         """Compute F_SR (B, channels, 4h, 4w), with F_rec of that shape where this is the second network."""
         features = [self.shallow(inputs.lr)]
-        for n, (stage, texture) in enumerate(zip(self.stages, inputs.textures[2::-1], strict=True)):
+        for n, (stage, texture) in enumerate(zip(self.stages, inputs.textures[::-1], strict=True)):
             if n > 0:
                 features.append(self.enlarged(features[-1], n - 1, inputs))
             features = stage(features, texture, inputs.attention, reused)
@@ -157,7 +144,7 @@ class TTSR(Network):
     def forward(
         self,
         lr: Tensor,
-        references: Tensor | TTSRReference | None = None,
+        references: Tensor | ReferenceFeatures | None = None,
         upsampled: Tensor | None = None,
         *,
         reference_blurred: Tensor | None = None,
@@ -182,25 +169,36 @@ class TTSR(Network):
         image = self.main.reconstruct(features, inputs)
         return SRResult((image + 1) / 2, features, inputs.correspondence)
 
-    def encode_reference(self, reference: Tensor, reference_blurred: Tensor | None = None) -> TTSRReference:
+    def encode_reference(self, reference: Tensor, reference_blurred: Tensor | None = None) -> ReferenceFeatures:
         """Encode a reference.
 
         Args:
             reference: (B, 3, H, W), RGB in [0, 1], any size; its borders are repeated up to a multiple of 4.
             reference_blurred: the same, reduced to a quarter and enlarged again; by default made here, at 8 bits.
+
+        Returns:
+            relu3_1 of the blurred reference for the matching, and all features of the sharp one.
         """
         reference = pad_sides(reference, 4, 4)
         blurred = blur(reference) if reference_blurred is None else pad_sides(reference_blurred, 4, 4)
-        return TTSRReference(self.encoder(blurred.detach())[2], self.encoder(reference.detach()))
+        return ReferenceFeatures(self.matching_features(blurred), self.encoder(reference.detach()))
 
-    def transfer(self, lr: Tensor, upsampled: Tensor, reference: TTSRReference) -> Transferred:
+    def matching_features(self, image: Tensor) -> Tensor:
+        """Compute relu3_1 (B, C3, h, w) of an image (B, 3, 4h, 4w), which gets no gradient thereby."""
+        return self.encoder(image.detach())[2][:, : self.config.texture_channels[2]]
+
+    def transfer(self, lr: Tensor, upsampled: Tensor, reference: ReferenceFeatures) -> Transferred:
         """Find S and T for the LR image (B, 3, h, w) by what the encoder sees enlarged, (B, 3, 4h, 4w)."""
-        query = self.encoder(upsampled.detach())[2]
-        correspondence = search(query, reference.key)
-        attention = soft_attention(query, reference.key, correspondence.flow)
-        unit = reference.textures[2].shape[-1]
-        textures = tuple(transfer(t, correspondence.flow, t.shape[-1] // unit) for t in reference.textures)
-        return Transferred(2 * lr - 1, attention, textures, correspondence)
+        query = self.matching_features(upsampled)
+        correspondence = search(query, reference.matching)
+        attention = soft_attention(query, reference.matching, correspondence.flow)
+        levels = zip(reference.pyramid, (4, 2, 1), self.config.texture_channels, strict=True)
+        found = [
+            transfer(feature, correspondence.flow, scale).split([width, feature.shape[1] - width], dim=1)
+            for feature, scale, width in levels
+        ]
+        textures, details = zip(*found, strict=True)
+        return Transferred(2 * lr - 1, attention, textures, details, correspondence)
 
 
 def transferal_perceptual_loss(

@@ -62,13 +62,18 @@ class WaveletEncoder(VGGTrunk):
         bands = rearrange(bands, "(b c) k h w -> b (k c) h w", c=x.shape[1])
         return bands[:, : x.shape[1]], bands[:, x.shape[1] :]
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Encode an image (B, 3, 4h, 4w), RGB in [0, 1]; see `TTSRReference.textures`."""
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode an image (B, 3, 4h, 4w), RGB in [0, 1].
+
+        Returns:
+            relu1_1, relu2_1 and relu3_1, and after the channels of the last two the high-pass maps of their size.
+        """
         relu1_1 = F.relu(self.conv1_1((image - self.mean) / self.std))
-        low, details1 = self.pool(F.relu(self.conv1_2(relu1_1)))
-        relu2_1 = F.relu(self.conv2_1(low))
-        low, details2 = self.pool(F.relu(self.conv2_2(relu2_1)))
-        return relu1_1, relu2_1, F.relu(self.conv3_1(low)), details1, details2
+        low1, high1 = self.pool(F.relu(self.conv1_2(relu1_1)))
+        relu2_1 = F.relu(self.conv2_1(low1))
+        low2, high2 = self.pool(F.relu(self.conv2_2(relu2_1)))
+        relu3_1 = F.relu(self.conv3_1(low2))
+        return relu1_1, torch.cat([relu2_1, high1], 1), torch.cat([relu3_1, high2], 1)
 
 
 class WaveletBranch(nn.Module):
@@ -119,7 +124,7 @@ class WaveletMainNet(MainNet):
 
     def enlarged(self, x: Tensor, n: int, inputs: Transferred) -> Tensor:
         """See `MainNet.enlarged`."""
-        return self.enlarge[n](x, inputs.textures[4 - n], inputs.attention)
+        return self.enlarge[n](x, inputs.details[2 - n], inputs.attention)
 
     def reconstruct(self, features: Tensor, inputs: Transferred) -> Tensor:
         """Add what the features say to the enlarged LR image: (B, 3, 4h, 4w), RGB in [-1, 1]."""

@@ -135,6 +135,20 @@ def test_what_it_makes_itself(name) -> None:
     assert torch.equal(network(low, sharp, upsampled).image, result.image)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["crossnet", "ssen"])
+def test_a_tile_sees_its_place_in_the_reference(name) -> None:
+    """Networks that search nothing must know where in the photo the tile lies."""
+    network = small(name).double()
+    low, sharp = images(1, (64, 64), (160, 290), torch.float64)
+    whole = network(low, sharp).image
+    tile = network(low[..., 16:, 32:], network.encode_reference(sharp)._replace(corner=(16, 32))).image
+    there = (..., slice(128, 144), slice(200, 240))  # in the photo, away from the tile's borders
+    assert (tile[..., 64:80, 72:112] - whole[there]).abs().max() < 0.2 * whole[there].std()
+    elsewhere = network(low[..., 16:, 32:], sharp).image
+    assert (elsewhere[..., 64:80, 72:112] - whole[there]).abs().max() > whole[there].std()
+
+
 @everywhere
 @torch.no_grad()
 def test_bfloat16(name) -> None:

@@ -30,7 +30,8 @@ def test_complete_network(peer_case, compare, watch_probes, name, dtype) -> None
 
     found = network.transfer(lr, upsampled, network.encode_reference(reference, blurred))
     compare(f"{name} S", found.attention, case["S"])
-    large, _, small, details_medium, details_small = found.textures
+    large, _, small = found.textures
+    _, details_medium, details_small = found.details
     compare(f"{name} T_lv3", small[:, ::32], case["T_lv3_sub"])
     compare(f"{name} T_lv1", large[:, ::32, ::3, ::3], case["T_lv1_sub"])
     low_high, high_low, _ = details_small.chunk(3, dim=1)
