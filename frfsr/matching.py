@@ -10,8 +10,16 @@ from frfsr.network import Correspondence
 from frfsr.pixels import luma
 
 
-def index_to_flow(index: Tensor, reference_width: int) -> Tensor:
-    """Eq. 8-9: patch numbers (B, h, w) on a grid `reference_width` wide -> displacements (B, h, w, 2) as (x, y)."""
+def index_to_flow(index: Tensor, reference_width: int | Tensor) -> Tensor:
+    """Eq. 8-9: patch numbers -> displacements.
+
+    Args:
+        index: (B, h, w), row-major.
+        reference_width: of the grid that they count on, one or (B, h, w).
+
+    Returns:
+        (B, h, w, 2) as (x, y).
+    """
     _, height, width = index.shape
     column = torch.arange(width, device=index.device)
     row = torch.arange(height, device=index.device)[:, None]
@@ -21,17 +29,32 @@ def index_to_flow(index: Tensor, reference_width: int) -> Tensor:
 
 
 def correspond(query: Tensor, key: Tensor, padding: str) -> Correspondence:
-    """Eq. 5-9: texture features of the LR image (B, C, h, w) and of the reference (B, C, hr, wr) -> Correspondence.
+    """Eq. 5-9: match the LR image with one reference.
 
-    Each pixel's feature is normalised first, as published. padding: "same" matches a patch around every pixel (borders
-    replicated); "valid" matches only patches wholly inside, stores the flow at their top-left pixel, and gives zero
-    flow to the last two rows and columns.
+    Args:
+        query: texture features of the LR image, (B, C, h, w).
+        key: texture features of the reference, (B, C, hr, wr).
+        padding: "same" matches a patch around every pixel (borders replicated); "valid" matches only patches wholly
+            inside, stores the flow at their top-left pixel, and gives zero flow to the last two rows and columns.
+    """
+    score, index = best_patch(query, key, padding)
+    return from_patches(score, index, key.shape[-1] - (0 if padding == "same" else 2), padding)
+
+
+def best_patch(query: Tensor, key: Tensor, padding: str) -> tuple[Tensor, Tensor]:
+    """Eq. 5-7: score and number of the best matching patch, (B, hq, wq) each; arguments as in `correspond`.
+
+    Each pixel's feature is normalised first, as published.
     """
     query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)
     if padding == "same":
         query, key = (F.pad(feature, (1, 1, 1, 1), mode="replicate") for feature in (query, key))
-    score, index = patch_argmax(query, key)
-    flow = index_to_flow(index, key.shape[-1] - 2)
+    return patch_argmax(query, key)
+
+
+def from_patches(score: Tensor, index: Tensor, reference_width: int | Tensor, padding: str) -> Correspondence:
+    """Eq. 8-9: bring what `best_patch` found to the pixels of the LR image."""
+    flow = index_to_flow(index, reference_width)
     if padding == "valid":
         flow = F.pad(flow, (0, 0, 0, 2, 0, 2))
         score = F.pad(score, (1, 1, 1, 1))

@@ -1,0 +1,152 @@
+"""Several encoded references as one: matched one by one, their features side by side on one map.
+
+Whatever follows the matching sees one reference, the map; so the warp and the deformable convolution stay as they are.
+Between two references lie zeros, as beyond the borders of a single one.
+"""
+
+from collections.abc import Sequence
+from math import ceil, sqrt
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frfsr.matching import best_patch, correspond, from_patches
+from frfsr.network import Correspondence, ReferenceFeatures
+
+GUARD = 16  # LR pixels of zeros around each reference: further than learned offsets reach
+NOWHERE = -(2.0**20)  # LR pixels: a displacement that leaves every map
+LUMA_BORDER = 32  # pixels of replicated luma around each reference: the refinement looks beyond the borders
+
+Place = tuple[int, int]
+
+
+class Atlas(NamedTuple):
+    """Encoded references and the map on which they lie.
+
+    Attributes:
+        references: in order.
+        places: row and column of their top left corners on the map, in LR pixels (stride 4).
+        pyramid: their features F_Ref on the map, (B, C_i, ...) at strides 1, 2 and 4.
+        luma: likewise (B, 1, H, W), or None where the network has none.
+        corner: row and column of the LR image's first pixel in the photo, of which it may be a tile: published networks
+            also look at the *unwarped* reference at each position of the photo.
+    """
+
+    references: tuple[ReferenceFeatures, ...]
+    places: tuple[Place, ...]
+    pyramid: tuple[Tensor, Tensor, Tensor]
+    luma: Tensor | None
+    corner: Place = (0, 0)
+
+
+def lay_out(references: ReferenceFeatures | Sequence[ReferenceFeatures]) -> Atlas:
+    """Lay encoded references on one map; a single one becomes the map as it is."""
+    if isinstance(references, ReferenceFeatures):
+        references = (references,)
+    if len(references) == 1:
+        return Atlas(tuple(references), ((0, 0),), references[0].pyramid, references[0].luma)
+    (height, width), places = shelves([reference.matching.shape[-2:] for reference in references])
+    maps = []
+    for level, scale in enumerate((4, 2, 1)):
+        tiles = [reference.pyramid[level] for reference in references]
+        maps.append(paste(tiles, [(scale * row, scale * column) for row, column in places], scale, (height, width)))
+    luma = None
+    if references[0].luma is not None:
+        bordered = [F.pad(reference.luma, (LUMA_BORDER,) * 4, mode="replicate") for reference in references]
+        corners = [(4 * row - LUMA_BORDER, 4 * column - LUMA_BORDER) for row, column in places]
+        luma = paste(bordered, corners, 4, (height, width))
+    return Atlas(tuple(references), tuple(places), tuple(maps), luma)
+
+
+def shelves(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], list[Place]]:
+    """Place rectangles on a map with a guard around each: the highest first, from left to right in shelves.
+
+    Args:
+        sizes: heights and widths.
+
+    Returns:
+        Height and width of the map, and the top left corner of each rectangle.
+    """
+    guarded = [(height + 2 * GUARD, width + 2 * GUARD) for height, width in sizes]
+    widest = max(ceil(sqrt(sum(height * width for height, width in guarded))), max(width for _, width in guarded))
+    places, top, left, shelf = {}, 0, 0, 0
+    for number in sorted(range(len(sizes)), key=lambda number: -guarded[number][0]):
+        height, width = guarded[number]
+        if left + width > widest:
+            top, left, shelf = top + shelf, 0, 0
+        places[number] = (top + GUARD, left + GUARD)
+        left, shelf = left + width, max(shelf, height)
+    return (top + shelf, widest), [places[number] for number in range(len(sizes))]
+
+
+def paste(tiles: Sequence[Tensor], corners: Sequence[Place], scale: int, size: tuple[int, int]) -> Tensor:
+    """A map (B, C, scale * size) of zeros with the tiles (B, C, H, W) at their corners."""
+    first = tiles[0]
+    canvas = first.new_zeros(*first.shape[:2], *(scale * side for side in size))
+    if first.is_contiguous(memory_format=torch.channels_last):
+        canvas = canvas.contiguous(memory_format=torch.channels_last)
+    for tile, (row, column) in zip(tiles, corners, strict=True):
+        canvas[..., row : row + tile.shape[-2], column : column + tile.shape[-1]] = tile
+    return canvas
+
+
+def match(query: Tensor, atlas: Atlas, padding: str) -> Correspondence:
+    """Match with every reference alone and keep the best score at each position; of equal ones the first reference's.
+
+    Args:
+        query: texture features of the LR image, (B, C, h, w).
+        atlas: of the references.
+        padding: see `frfsr.matching.correspond`.
+
+    Returns:
+        Places on the map; `index` counts within the reference that `source` names.
+    """
+    if len(atlas.references) == 1 and atlas.corner == (0, 0):
+        return correspond(query, atlas.references[0].matching, padding)
+    score = index = source = None
+    for number, reference in enumerate(atlas.references):
+        found_score, found_index = best_patch(query, reference.matching, padding)
+        if score is None:
+            score, index, source = found_score, found_index, torch.zeros_like(found_index)
+            continue
+        better = found_score > score
+        score, index = torch.where(better, found_score, score), torch.where(better, found_index, index)
+        source = source.masked_fill(better, number)
+    sizes = torch.tensor([reference.matching.shape[-2:] for reference in atlas.references], device=query.device)
+    places = torch.tensor(atlas.places, device=query.device)
+    widths = sizes[:, 1] if padding == "same" else sizes[:, 1] - 2
+    correspondence = from_patches(score, index, widths[source], padding)
+    if padding == "valid":  # as the flow, it hangs at the patch's top left pixel
+        source = F.pad(source[:, None].float(), (0, 2, 0, 2), mode="replicate")[:, 0].long()
+    flow = correspondence.flow + places[source].flip(-1)
+    return correspondence._replace(flow=flow, source=source, still=still(source, places, sizes, atlas.corner))
+
+
+def still(source: Tensor, places: Tensor, sizes: Tensor, corner: Place) -> Tensor:
+    """Displacement from each LR position to the same position of its reference, not warped; `NOWHERE` outside of it.
+
+    Args:
+        source: (B, h, w), number of the reference.
+        places: (n, 2), row and column of the references on the map.
+        sizes: (n, 2), their heights and widths in LR pixels.
+        corner: of the LR image in the photo.
+
+    Returns:
+        (B, h, w, 2) float32 as (x, y), LR pixels.
+    """
+    row = torch.arange(source.shape[1], device=source.device)[:, None] + corner[0]
+    column = torch.arange(source.shape[2], device=source.device) + corner[1]
+    outside = (row >= sizes[source][..., 0]) | (column >= sizes[source][..., 1])
+    displacement = (places[source] + torch.tensor(corner, device=source.device)).flip(-1).float()
+    return displacement.masked_fill(outside[..., None], NOWHERE)
+
+
+def relative(correspondence: Correspondence, atlas: Atlas) -> Correspondence:
+    """The matches in coordinates of the photo and of each reference alone, for people."""
+    if correspondence.source is None:
+        return correspondence
+    places = torch.tensor(atlas.places, device=correspondence.flow.device)
+    shift = (places[correspondence.source] + torch.tensor(atlas.corner, device=places.device)).flip(-1)
+    return correspondence._replace(flow=correspondence.flow - shift, still=None)
