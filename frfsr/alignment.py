@@ -37,12 +37,18 @@ class FAM(nn.Module):
 
     def forward(self, lr: Tensor, reference: Tensor, correspondence: Correspondence) -> Tensor:
         """F_LR (B, c, H, W), F_Ref (B, t, Hr, Wr) -> F_tex (B, t, H, W), eq. 15-16. H, W = scale * the LR grid."""
-        seen = [lr, fit(reference, lr.shape[-2:])]
+        seen = [lr, self.unwarped(reference, correspondence, lr.shape[-2:])]
         if self.warp:
             seen.insert(1, flow_warp(reference, enlarge_flow(exact(correspondence.flow, reference), self.scale)))
         features = F.leaky_relu(self.offset_conv1(torch.cat(seen, 1)), 0.1)
         features = F.leaky_relu(self.offset_conv2(features), 0.1)
         return F.leaky_relu(self.aggregate(reference, features, correspondence), 0.1)
+
+    def unwarped(self, reference: Tensor, correspondence: Correspondence, size: tuple[int, int]) -> Tensor:
+        """The reference features that eq. 15 also takes as they lie, in the size (H, W) of F_LR: zeros beyond them."""
+        if correspondence.still is None:
+            return fit(reference, size)
+        return flow_warp(reference, enlarge_flow(exact(correspondence.still, reference), self.scale))
 
     def aggregate(self, reference: Tensor, features: Tensor, correspondence: Correspondence) -> Tensor:
         """Eq. 16 before its activation: F_Ref (B, t, Hr, Wr), features (B, t, H, W) for the offsets -> (B, t, H, W)."""

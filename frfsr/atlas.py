@@ -41,8 +41,10 @@ class Atlas(NamedTuple):
     corner: Place = (0, 0)
 
 
-def lay_out(references: ReferenceFeatures | Sequence[ReferenceFeatures]) -> Atlas:
-    """Lay encoded references on one map; a single one becomes the map as it is."""
+def lay_out(references: ReferenceFeatures | Sequence[ReferenceFeatures] | Atlas) -> Atlas:
+    """Lay encoded references on one map; a single one becomes the map as it is, a map stays what it is."""
+    if isinstance(references, Atlas):
+        return references
     if isinstance(references, ReferenceFeatures):
         references = (references,)
     if len(references) == 1:

@@ -1,6 +1,6 @@
 """FRFSR: `forward` is the paper's figure 1."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frfsr.alignment import alignments, split_offsets
+from frfsr.atlas import Atlas, lay_out, match, relative
 from frfsr.config import FRFSRConfig
 from frfsr.errors import UserError
 from frfsr.features import SIFE, ReferencePyramid, TextureEncoder
 from frfsr.kernels import refine_flow
-from frfsr.matching import blurred_luma, correspond
+from frfsr.matching import blurred_luma
 from frfsr.network import Network, Rates, ReferenceFeatures, SRResult, enlarge, pad_sides
 from frfsr.reuse import aggregation
 from frfsr.unet import MultiScaleAggregation, Textures
@@ -43,7 +44,7 @@ class FRFSR(Network):
     def forward(
         self,
         lr: Tensor,
-        references: Tensor | ReferenceFeatures | None = None,
+        references: Tensor | ReferenceFeatures | Sequence[ReferenceFeatures] | Atlas | None = None,
         upsampled: Tensor | None = None,
         *,
         base: Tensor | None = None,
@@ -52,7 +53,8 @@ class FRFSR(Network):
 
         Args:
             lr: (B, 3, h, w), RGB in [0, 1], of any size.
-            references: an image (B, 3, H, W), the result of `encode_reference`, or None for the base image alone.
+            references: an image (B, 3, H, W), results of `encode_reference`, laid out by `frfsr.atlas.lay_out` or not,
+                or None for the base image alone.
             upsampled: `lr` enlarged x4 by the caller.
             base: the image (B, 3, 4h, 4w) that is to be refined, of any other x4 network; by default the one of
                 `FRFSRConfig.base`.
@@ -73,16 +75,17 @@ class FRFSR(Network):
             return SRResult(base[..., : 4 * height, : 4 * width])
         if isinstance(references, Tensor):
             references = self.encode_reference(references)
+        atlas = lay_out(references)
         with torch.no_grad():  # an argmax has no gradient; the encoder learns in recipes/train_matching.py
-            correspondence = correspond(self.encoder(upsampled), references.matching, self.config.match_padding)
-            if references.luma is not None:
-                luma = blurred_luma(upsampled)
-                flow = refine_flow(correspondence.flow, luma, references.luma, self.config.refine)
+            correspondence = match(self.encoder(upsampled), atlas, self.config.match_padding)
+            if atlas.luma is not None:
+                flow = refine_flow(correspondence.flow, blurred_luma(upsampled), atlas.luma, self.config.refine)
                 correspondence = correspondence._replace(flow=flow)
-        textures = Textures(correspondence, references.pyramid, sife, base)
+        textures = Textures(correspondence, atlas.pyramid, sife, base)
         features = self.aggregation(textures)
         image = self.aggregation.reconstruct(features, textures)
-        return SRResult(image[..., : 4 * height, : 4 * width], features[..., : 4 * height, : 4 * width], correspondence)
+        image, features = (result[..., : 4 * height, : 4 * width] for result in (image, features))
+        return SRResult(image, features, relative(correspondence, atlas))
 
     def encode_reference(self, reference: Tensor) -> ReferenceFeatures:
         """Image (B, 3, H, W), RGB in [0, 1] -> ReferenceFeatures. Borders are replicated to a multiple of 4."""

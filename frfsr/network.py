@@ -31,13 +31,16 @@ class Correspondence(NamedTuple):
             unless it is refined. With "same" padding it belongs to the patch centred on the pixel, with "valid" to the
             patch whose top-left corner is the pixel.
         index: (B, hq, wq) int64, row-major number of the matched patch in the reference's patch grid (eq. 7).
-        source: (B, hq, wq) int64, which of several references it lies in; None for a single one.
+        source: (B, h, w) int64, which of several references it lies in; None for a single one.
+        still: (B, h, w, 2) float32, displacement (x, y) in LR pixels to the place of the *unwarped* reference, where it
+            is not simply the same position; see `frfsr.atlas`.
     """
 
     score: Tensor
     flow: Tensor
     index: Tensor
     source: Tensor | None = None
+    still: Tensor | None = None
 
 
 class ReferenceFeatures(NamedTuple):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from frfsr import published
 from frfsr.alignment import alignments, split_offsets
+from frfsr.atlas import Atlas, lay_out, match, relative
 from frfsr.checkpoints import Names, State, load_published, unwrap
 from frfsr.errors import UserError
 from frfsr.features import ReferencePyramid, TextureEncoder
-from frfsr.matching import correspond
 from frfsr.network import Correspondence, Network, Rates, ReferenceFeatures, SRResult, pad_sides, resize_as_pillow
 from frfsr.reuse import aggregation
 from frfsr.settings import Positive, Width, settings
@@ -84,7 +84,7 @@ class MatchedNetwork(Network):
     def forward(
         self,
         lr: Tensor,
-        references: Tensor | ReferenceFeatures | None = None,
+        references: Tensor | ReferenceFeatures | Sequence[ReferenceFeatures] | Atlas | None = None,
         upsampled: Tensor | None = None,
     ) -> SRResult:
         """Super-resolve, see `Network.forward`; without a reference the result is the enlarged LR image."""
@@ -99,15 +99,16 @@ class MatchedNetwork(Network):
             )
             for image, scale in ((lr, 1), (upsampled, 4))
         )
-        if not isinstance(references, ReferenceFeatures):
+        if isinstance(references, Tensor):
             references = self.encode_reference(references)
+        atlas = lay_out(references)
         with torch.no_grad():  # an argmax has no gradient; the encoder learns in recipes/train_matching.py
-            correspondence = correspond(self.encoder(upsampled), references.matching, "valid")
+            correspondence = match(self.encoder(upsampled), atlas, "valid")
         base = F.interpolate(lr, scale_factor=4, mode="bilinear", align_corners=False)
-        inputs = Matched(lr, base, correspondence, references.pyramid)
+        inputs = Matched(lr, base, correspondence, atlas.pyramid)
         features = self.aggregation(inputs)
         image = self.aggregation.reconstruct(features, inputs)
-        return SRResult(image[..., :height, :width], features[..., :height, :width], correspondence)
+        return SRResult(image[..., :height, :width], features[..., :height, :width], relative(correspondence, atlas))
 
     def parameter_groups(self, rates: Rates) -> list[dict[str, Any]]:
         """Group as published, see `frfsr.alignment.split_offsets`."""
