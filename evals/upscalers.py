@@ -74,7 +74,7 @@ class ReferenceNetwork:
         self.model, self.base = model.eval(), base
         self.uses_references = model.max_references != 0
         self.name = name
-        self.options = options or Options(upsampled="8-bit")
+        self.options = options or Options(upsampled="8-bit", views="off")
         self.identity = f"{version('frfsr')} {model.config} {weights_hash(model)} {self.options}"
         self.parameters = {part: sum(p.numel() for p in child.parameters()) for part, child in model.named_children()}
         if base is not None:

@@ -86,6 +86,14 @@ def build_parser() -> argparse.ArgumentParser:
     upscale.add_argument(
         "--upsampled", metavar="HOW", help="exact (default) or 8-bit: the enlarged photo rounded, as evaluations do"
     )
+    upscale.add_argument(
+        "--views",
+        metavar="N",
+        help="auto (default): references are looked at resized and turned too; off; or how many views of each are used",
+    )
+    upscale.add_argument(
+        "--max-memory", metavar="SIZE", help="for example 2GB; by default most of what is free may be taken"
+    )
     upscale.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
 
     evaluate = add_command(commands, "eval", evaluation.run, "measure PSNR and SSIM on test sets")
@@ -147,9 +155,11 @@ def add_command(
 
 def run_upscale(options: argparse.Namespace) -> int:
     from frfsr.imageio import MAX_PIXELS, check_output, read_photo, write_photo
-    from frfsr.upscaling.options import Options
+    from frfsr.upscaling.options import Options, parse_memory, parse_views
 
     given = {name: getattr(options, name) for name in ("tile", "strength", "upsampled")}
+    given["views"] = options.views and parse_views(options.views)
+    given["max_memory"] = options.max_memory and parse_memory(options.max_memory)
     settings = Options(**{name: value for name, value in given.items() if value is not None})
     max_pixels = MAX_PIXELS if options.max_pixels is None else options.max_pixels
     inputs = [options.input, *options.reference]
@@ -164,7 +174,14 @@ def run_upscale(options: argparse.Namespace) -> int:
 
     model = load(options.model, options.device, options.dtype)
     base = load_base(options.base, model) if options.base else None
-    upscaled = upscale_photo(photo, references, model, settings, base=base, progress=not options.quiet)
+    upscaled = upscale_photo(
+        photo, references, model, settings, base=base, names=options.reference, progress=not options.quiet
+    )
+    for line in upscaled.report.warnings:
+        print("frfsr: warning:", line, file=sys.stderr)
+    if not options.quiet:
+        for line in upscaled.report.notes:
+            print("frfsr:", line, file=sys.stderr)
     write_photo(upscaled.photo, options.output)
     return 0
 

@@ -180,12 +180,14 @@ def test_broken_images_are_reported_and_the_rest_is_evaluated(wrsr: Path) -> Non
 class Unlike(Network):
     """Stands in for a network whose output is `value` everywhere."""
 
+    halo, max_references = 16, 1
+
     def __init__(self, value: float) -> None:
         super().__init__(None)
         self.value = torch.nn.Parameter(torch.tensor(value))
 
     def encode_reference(self, reference):
-        return None
+        return ()
 
     def forward(self, lr, reference, upsampled):
         return argparse.Namespace(image=torch.zeros_like(upsampled) + self.value, correspondence=None)

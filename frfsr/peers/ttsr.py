@@ -132,7 +132,7 @@ class TTSR(Network):
     """
 
     architecture, config_class = "ttsr", TTSRConfig
-    halo = 32
+    halo, max_references = 32, 1
     main_class: ClassVar[type[MainNet]] = MainNet
     encoder_class: ClassVar[type[VGGTrunk]] = ReferencePyramid
 

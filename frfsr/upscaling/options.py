@@ -1,5 +1,6 @@
 """What can be set, and what is told about a run; no torch, so that faces check it before they load anything."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -7,6 +8,7 @@ from frfsr.errors import UserError
 
 Upsampled = Literal["exact", "8-bit"]
 SMALLEST_TILE = 32  # LR pixels that a tile keeps of itself, at least
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True)
@@ -14,43 +16,69 @@ class Options:
     """Settings of one run; the same for the command line, the page, Python and `frfsr eval`.
 
     Attributes:
-        tile: side in LR pixels of the pieces that larger photos are processed in, at least 32; bounds the memory.
+        views: whether references are also looked at resized and turned: "auto", "off", or at most how many views of
+            each are used at the same time (1, 2, ...).
         strength: 0 ... 1, how much of what the references change is taken: 0 is the network's single-image result.
         upsampled: what the network sees as the enlarged LR: "exact" (it enlarges by itself) or "8-bit" (enlarged by
             Pillow and rounded, as in the published evaluation).
+        tile: side in LR pixels of the pieces that larger photos are processed in, at least 32; by default as large as
+            the memory allows.
+        max_memory: bytes that the process may take; by default most of what is free. Tiles, and then references, are
+            made as small as it asks.
     """
 
-    tile: int = 192
+    views: Literal["auto", "off"] | int = "auto"
     strength: float = 1.0
     upsampled: Upsampled = "exact"
+    tile: int | None = None
+    max_memory: int | None = None
 
     def __post_init__(self) -> None:
-        if self.tile < SMALLEST_TILE:
-            raise UserError(f"tile is {self.tile} pixels: it must be at least {SMALLEST_TILE}.")
+        if self.views not in ("auto", "off") and not (isinstance(self.views, int) and self.views >= 1):
+            raise UserError(f"views is {self.views!r}: give auto, off or a number from 1 on.")
         if not 0 <= self.strength <= 1:
             raise UserError(f"strength is {self.strength}: it must lie between 0 and 1.")
         if self.upsampled not in get_args(Upsampled):
-            raise UserError(
-                f"unknown way to upsample {self.upsampled!r}: choose one of {', '.join(get_args(Upsampled))}."
-            )
+            ways = ", ".join(get_args(Upsampled))
+            raise UserError(f"unknown way to upsample {self.upsampled!r}: choose one of {ways}.")
+        if self.tile is not None and self.tile < SMALLEST_TILE:
+            raise UserError(f"tile is {self.tile} pixels: it must be at least {SMALLEST_TILE}.")
 
 
 DEFAULTS = Options()
 
 
+def parse_views(text: str) -> Literal["auto", "off"] | int:
+    """Read auto, off or a number, as a command line gives it; `Options` says what is wrong with others."""
+    return int(text) if text.isdigit() else text
+
+
+def parse_memory(text: str) -> int:
+    """Read an amount of memory like 2GB, 800M or 2.5g; raises UserError."""
+    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)):
+        raise UserError(f"{text!r} is no amount of memory: write for example 2GB or 800MB.")
+    return int(float(found[1]) * UNITS[found[2].upper()])
+
+
 @dataclass(frozen=True)
-class ReferenceReport:
-    """What became of one reference.
+class View:
+    """A reference as the network sees it.
 
     Attributes:
-        size: (width, height) of the given image, in pixels.
-        used: (width, height) of what the network saw.
-        share: of the photo's positions that were matched with it, 0 ... 1.
+        reference: its number, from 0.
+        zoom: by which it is resized.
+        turn: by which it is turned counter-clockwise, in degrees: 0, 90, 180 or 270.
+        coherence: share of neighbouring positions whose matches are neighbours too, 0 ... 1; None if not looked for.
+        size: (width, height) in pixels.
+        share: of the photo's positions that are matched with it, 0 ... 1.
     """
 
-    size: tuple[int, int]
-    used: tuple[int, int]
-    share: float
+    reference: int
+    zoom: float = 1.0
+    turn: int = 0
+    coherence: float | None = None
+    size: tuple[int, int] = (0, 0)
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,13 +86,17 @@ class Report:
     """What a run did, for people.
 
     Attributes:
-        references: in the order in which they were given.
-        tiles: number of pieces.
+        views: what was used of the references, in their order; `Matches.source` counts these.
+        tile: side of the pieces in LR pixels.
+        tiles: their number.
         confidence: mean score of the matches, -1 ... 1; None without references.
-        warnings: one line each.
+        notes: what was decided and a person may want to know, one line each.
+        warnings: what a person should know, one line each.
     """
 
-    references: tuple[ReferenceReport, ...]
+    views: tuple[View, ...]
+    tile: int
     tiles: int
     confidence: float | None
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

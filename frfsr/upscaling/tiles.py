@@ -35,7 +35,7 @@ def spans(size: int, tile: int, halo: int) -> list[Span]:
         tile: what a tile keeps of itself, at most; more than FADE.
         halo: pixels that it sees beyond, where the image has them.
     """
-    count = max(1, ceil((size - FADE) / (tile - FADE)))
+    count = 1 if size <= tile else ceil((size - FADE) / (tile - FADE))
     firsts = [i * (size - FADE) // count for i in range(count)]
     lasts = [first + FADE for first in firsts[1:]] + [size]
     return [

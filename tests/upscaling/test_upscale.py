@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 from frfsr import upscale
-from frfsr.architectures import load
+from frfsr.architectures import DTYPES, load
 from frfsr.errors import UserError
 from frfsr.imageio import Photo
-from frfsr.upscaling import upscale as engine
+from frfsr.pixels import to_pixels
 from frfsr.upscaling.options import Options
 from frfsr.upscaling.tiles import FADE, spans
-from frfsr.upscaling.upscale import join, to_tensor, upscale_photo
+from frfsr.upscaling.upscale import color_tensor, upscale_photo
 
 
 def random_image(mode: str, height: int, width: int) -> Image.Image:
@@ -30,6 +30,8 @@ def random_photo(channels: int, dtype: type, height: int, width: int) -> Photo:
 
 class Nearest(torch.nn.Module):
     """Stands in for the network: repeats pixels, and adds a brightness of its own to every tile."""
+
+    halo, max_references = 16, 1
 
     def __init__(self, brightness: float = 0.0):
         super().__init__()
@@ -86,11 +88,11 @@ def test_16_bits_say_the_same_as_8_but_finer(small_model):
 def test_the_reference_matters_and_without_one_nothing_is_invented(small_model):
     photo, other = random_photo(3, np.uint8, 12, 10), random_photo(3, np.uint8, 30, 50)
     with torch.inference_mode():
-        alone = engine.to_pixels(small_model(to_tensor(photo), None).image, 3, np.uint8)
+        alone = to_pixels(small_model(color_tensor(photo), None).image[0])
     np.testing.assert_array_equal(upscale_photo(photo, [], small_model).photo.pixels, alone)
     with_other = upscale_photo(photo, [other], small_model)
     assert np.abs(with_other.photo.pixels.astype(int) - alone).max() > 1
-    assert [reference.size for reference in with_other.report.references] == [(50, 30)]
+    assert [view.size for view in with_other.report.views] == [(50, 30)]
 
 
 def test_strength_lies_between_the_single_image_and_the_whole_result(small_model):
@@ -124,7 +126,7 @@ def test_tiles_of_a_local_network_join_exactly(height, width):
     result = upscale_photo(photo, [photo], model, Options(tile=32)).photo.pixels
     np.testing.assert_array_equal(result, photo.pixels.repeat(4, axis=0).repeat(4, axis=1))
     assert len(model.references) == 1
-    assert max(max(tile) for tile in model.tiles) <= 32 + 2 * engine.HALO
+    assert max(max(tile) for tile in model.tiles) <= 32 + 2 * Nearest.halo
 
 
 def test_tiles_that_differ_fade_into_each_other():
@@ -134,25 +136,6 @@ def test_tiles_that_differ_fade_into_each_other():
     assert len(model.tiles) > 4
     assert result.max() - result.min() == 51  # 0.2 of 255
     assert max(np.abs(np.diff(result, axis=axis)).max() for axis in (0, 1)) <= 2  # 51 over 64 pixels, rounded twice
-
-
-def test_references_are_joined_on_the_smaller_canvas():
-    wide, small = torch.rand(1, 3, 10, 40), torch.rand(1, 3, 7, 30)
-    canvas = join([wide, small])
-    assert canvas.shape == (1, 3, 17, 40)
-    assert torch.equal(canvas[..., :10, :], wide)
-    assert torch.equal(canvas[..., 10:, :30], small)
-    assert torch.equal(canvas[..., 10:, 30:], small[..., -1:].expand(-1, -1, -1, 10))
-    tall = wide.mT
-    assert join([tall, tall]).shape == (1, 3, 40, 20)
-
-
-@pytest.mark.parametrize(("sizes", "ratio"), [([(300, 40)], 7.5), ([(200, 300), (200, 100)], 0.5)])
-def test_references_are_bounded_and_keep_their_shape(sizes, ratio, monkeypatch):
-    monkeypatch.setattr(engine, "REFERENCE_PIXELS", 10_000)
-    height, width = join([torch.rand(1, 3, *size) for size in sizes]).shape[-2:]
-    assert 9_000 < height * width <= 10_000
-    assert height / width == pytest.approx(ratio, rel=0.03)
 
 
 def test_many_references_of_any_kind(small_model, tmp_path):
@@ -165,7 +148,7 @@ def test_many_references_of_any_kind(small_model, tmp_path):
 def test_half_precision_stays_close(small_model, small_model_folder, dtype):
     photo, reference = random_photo(3, np.uint8, 20, 18), random_photo(3, np.uint8, 40, 50)
     half = load(small_model_folder, "cpu", dtype)
-    assert next(half.parameters()).dtype == engine.DTYPES[dtype]
+    assert next(half.parameters()).dtype == DTYPES[dtype]
     exact, close = (upscale_photo(photo, [reference], model).photo.pixels.astype(int) for model in (small_model, half))
     assert np.abs(exact - close).mean() < 3
 
@@ -198,5 +181,5 @@ def test_out_of_memory_says_what_to_do(small_model, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(small_model, "encode_reference", encode_reference)
-    with pytest.raises(UserError, match="smaller tiles"):
+    with pytest.raises(UserError, match="reduce the references"):
         upscale(random_image("RGB", 3, 3), random_image("RGB", 9, 9), small_model)

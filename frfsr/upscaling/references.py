@@ -1,0 +1,159 @@
+"""References at another scale, or turned: which view of a reference matches the photo.
+
+The matching finds a texture only at about the scale (7 %) and in the orientation in which the photo shows it. So a
+cheap search looks for the zoom and the quarter turn at which matches are most *coherent*: where neighbours in the photo
+are matched with neighbours in the reference. Their mean score says nothing: it is highest for enlarged, smooth views.
+
+The search compares reduced images: at half the photo's scale it costs a sixteenth. It sees the references with the
+encoder of frfsr-tiny, whatever the network that uses them.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from math import log, sqrt
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frfsr.architectures import load
+from frfsr.features import TextureEncoder
+from frfsr.matching import best_patch, index_to_flow
+from frfsr.upscaling.options import View
+
+SEEN = 64  # positions along the photo's longer side that are compared
+ROWS = 0.4  # of them, in the middle
+STEP = 8  # positions between neighbours
+ZOOMS = tuple(2 ** (half / 2) for half in range(-3, 3))
+TURNS = (0, 90, 180, 270)
+SMALLEST = 2 * STEP + 2  # positions; below, nothing can be said
+SWITCH = 1.6  # times as coherent must another view be before the reference is resized or turned
+SAME = 0.04  # |log zoom| that the network itself bridges better than a resized image
+UNRELATED = 0.06  # coherence below which a reference shows nothing of the photo
+
+
+class Found(NamedTuple):
+    """What one view shows: its coherence 0 ... 1, and the zoom at which its matches would keep their distances."""
+
+    coherence: float
+    zoom: float
+
+
+@cache
+def encoder(device: torch.device) -> TextureEncoder:
+    """The encoder by which views are compared."""
+    return load("frfsr-tiny", device).encoder.requires_grad_(False)
+
+
+@torch.inference_mode()
+def search(lr: Tensor, reference: Tensor, device: torch.device) -> dict[tuple[int, float], Found]:
+    """Compare views of a reference with the photo.
+
+    Args:
+        lr: (1, 3, h, w), RGB in [0, 1].
+        reference: (1, 3, H, W), RGB in [0, 1].
+        device: to compute on.
+
+    Returns:
+        (turn in degrees, zoom) -> what was found; empty for photos too small to tell.
+    """
+    scale = min(4.0, 4 * SEEN / max(lr.shape[-2:]))
+    if min(lr.shape[-2:]) * scale / 4 < SMALLEST:
+        return {}
+    texture = encoder(device)
+    photo = resize(lr.to(device), scale)
+    rows = max(round(ROWS * photo.shape[-2] / 4), SMALLEST)
+    top = (photo.shape[-2] - 4 * rows) // 2
+    photo = photo[..., top : top + 4 * rows, :]
+    queries = {turn: texture(turned(photo, -turn)) for turn in TURNS}
+    found: dict[tuple[int, float], Found] = {}
+
+    def look(turns: Sequence[int], zoom: float) -> None:
+        size = [side * zoom * scale / 4 for side in reference.shape[-2:]]
+        if min(size) < 12:
+            return
+        key = texture(resize(reference.to(device), zoom * scale / 4))
+        for turn in turns:
+            _, index = best_patch(queries[turn], key, "valid")
+            found[turn, zoom] = coherence(index_to_flow(index, key.shape[-1] - 2)[0], zoom)
+
+    fitting = sqrt(16 * lr.shape[-2] * lr.shape[-1] / (reference.shape[-2] * reference.shape[-1]))
+    smaller = [zoom for zoom in (2 ** (-half / 2) for half in range(4, 12)) if zoom > fitting / 2]
+    for zoom in (*smaller, *ZOOMS):
+        look(TURNS, zoom)
+    for _ in range(2):  # the matches themselves tell how far the zoom is off
+        if not found:
+            break
+        turn, zoom = best(found)
+        nearer = found[turn, zoom].zoom
+        if abs(log(nearer / zoom)) < SAME:
+            break
+        look([turn], nearer)
+    return found
+
+
+def coherence(flow: Tensor, zoom: float) -> Found:
+    """How many matches of neighbours are neighbours, and by how much the zoom is off.
+
+    Args:
+        flow: (h, w, 2) as (x, y).
+        zoom: of the view.
+    """
+    kept, far, drift = 0, 0, 0.0
+    for axis, (down, right) in enumerate(((0, STEP), (STEP, 0))):
+        height, width = flow.shape[0] - down, flow.shape[1] - right
+        difference = flow[down:, right:] - flow[:height, :width]
+        distance = difference.abs().amax(-1)
+        kept += int((distance <= 1).sum())
+        near = distance <= 2
+        drift += float(difference[..., axis][near].sum()) / max(1, int(near.sum())) / 2
+        far += distance.numel()
+    return Found(kept / max(far, 1), zoom / (1 + drift / STEP))
+
+
+def best(found: dict[tuple[int, float], Found]) -> tuple[int, float]:
+    """The most coherent view."""
+    return max(found, key=lambda view: found[view].coherence)
+
+
+def choose(number: int, found: dict[tuple[int, float], Found], most: int) -> list[View]:
+    """The views of a reference that are used, the best first.
+
+    Args:
+        number: of the reference.
+        found: of `search`.
+        most: how many at most.
+    """
+    if not found:
+        return [View(number)]
+    as_it_is = found.get((0, 1.0), Found(0, 1))
+    ranked = sorted(found, key=lambda view: -found[view].coherence)
+    chosen: list[View] = []
+    if found[ranked[0]].coherence < SWITCH * as_it_is.coherence:
+        chosen.append(View(number, coherence=as_it_is.coherence))
+    for turn, zoom in ranked:
+        if len(chosen) == most:
+            break
+        if all(turn != view.turn or abs(log(zoom / view.zoom)) > 0.15 for view in chosen):
+            own = 1.0 if abs(log(zoom)) < SAME else zoom
+            chosen.append(View(number, own, turn, found[turn, zoom].coherence))
+    return chosen
+
+
+def seen(reference: Tensor, view: View) -> Tensor:
+    """The reference (1, 3, H, W) as the view shows it."""
+    return turned(resize(reference, view.zoom), view.turn)
+
+
+def turned(image: Tensor, degrees: int) -> Tensor:
+    """Turn (..., H, W) counter-clockwise by a multiple of 90 degrees."""
+    return torch.rot90(image, degrees // 90, (-2, -1)).contiguous()
+
+
+def resize(image: Tensor, factor: float) -> Tensor:
+    """Antialiased bicubic interpolation of (1, 3, H, W) in [0, 1]."""
+    if factor == 1:
+        return image
+    size = [max(1, round(factor * side)) for side in image.shape[-2:]]
+    return F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)

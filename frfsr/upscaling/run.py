@@ -1,0 +1,230 @@
+"""One photo on its way through a network: views, memory, tiles; tensors in, strips of the result out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from tqdm import tqdm
+
+from frfsr import atlas
+from frfsr.base import require_refining
+from frfsr.degrade import SCALE, upscale_bicubic
+from frfsr.errors import UserError
+from frfsr.network import Correspondence, Network, ReferenceFeatures, SRResult
+from frfsr.pixels import to_pixels
+from frfsr.upscaling import memory, references
+from frfsr.upscaling.options import Options, Report, View
+from frfsr.upscaling.tiles import Span, spans, strips
+
+LARGEST_REFERENCES = 2**24  # pixels of all views together that are encoded where memory is no question
+REFERENCE_SHARE = 0.5  # of the memory; the rest is for tiles
+
+
+class Matches(NamedTuple):
+    """Where every LR pixel's texture comes from; arrays over the photo.
+
+    score: (h, w) float32, -1 ... 1; flow: (h, w, 2) float32, displacement (x, y) in LR pixels to the place in its view,
+    a quarter of the view's pixels; source: (h, w) int16, number in `Report.views`.
+    """
+
+    score: np.ndarray
+    flow: np.ndarray
+    source: np.ndarray
+
+
+class Run:
+    """One photo on its way: `strips` does it, then `report` and `matches` tell what was done.
+
+    Args:
+        model: in evaluation mode, on its device.
+        options: settings.
+        base: a network without references whose image `model` refines, on the same device; None: its own.
+        names: of the references, for messages.
+        progress: show a progress bar on stderr.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        options: Options,
+        base: Network | None = None,
+        names: Sequence[str] = (),
+        *,
+        progress: bool = False,
+    ):
+        if base is not None:
+            require_refining(model)
+        self.model, self.options, self.base, self.names, self.progress = model, options, base, names, progress
+        self.weight = next(model.parameters())
+        self.views: list[View] = []
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.tile = self.tiles = 0
+        self.matches: Matches | None = None
+
+    @torch.inference_mode()
+    def strips(self, lr: Tensor, images: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Compute the result.
+
+        Args:
+            lr: (1, 3, h, w) RGB in [0, 1].
+            images: the references, (1, 3, H, W) each, RGB in [0, 1].
+
+        Yields:
+            The image (3, 4h, 4w) from top to bottom in strips, float32, on the CPU, not clamped.
+
+        Raises:
+            UserError: out of memory, or a result that is no image.
+        """
+        try:
+            encoded = self.encode(lr, images)
+            size = self.options.tile or self.tile_side(lr)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise UserError(
+                "out of memory: reduce the references, give fewer of them, or take another device."
+            ) from error
+        self.start(lr, size)
+        upsampled = enlarged_8_bit(lr) if self.options.upsampled == "8-bit" else None
+        yield from self.render(lr, upsampled, encoded)
+
+    def render(self, lr: Tensor, upsampled: Tensor | None, encoded: Any) -> Iterator[Tensor]:
+        """`strips` after all preparations."""
+        rows, columns = self.spans(lr)
+        self.tiles = len(rows) * len(columns)
+        with tqdm(total=self.tiles, desc="upscale", unit="tile", disable=not self.progress) as steps:
+
+            def tile(row: Span, column: Span) -> Tensor:
+                enlarged = None if upsampled is None else cut(upsampled, row, column, SCALE).to(self.weight)
+                result = self.super_resolve(cut(lr, row, column).to(self.weight), place(encoded, row, column), enlarged)
+                self.remember(result.correspondence, row, column)
+                steps.update()
+                return result.image[0]
+
+            try:
+                for strip in strips(rows, columns, tile):
+                    if not strip.isfinite().all():
+                        raise UserError("the network's result has NaN or infinite values: its weights are damaged.")
+                    yield strip
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                raise UserError(
+                    f"out of memory: try smaller tiles (now {self.tile}), a smaller --max-memory or another device."
+                ) from error
+
+    def start(self, lr: Tensor, size: int) -> None:
+        """Decide the tiles, and make room for what is remembered of them."""
+        self.tile = min(size, max(lr.shape[-2:]))
+        if self.views:
+            height, width = lr.shape[-2:]
+            self.matches = Matches(
+                np.zeros((height, width), np.float32),
+                np.zeros((height, width, 2), np.float32),
+                np.zeros((height, width), np.int16),
+            )
+
+    def spans(self, lr: Tensor) -> tuple[list[Span], list[Span]]:
+        """Rows and columns of tiles."""
+        rows, columns = (spans(side, self.tile, self.model.halo) for side in lr.shape[-2:])
+        return rows, columns
+
+    def tile_side(self, lr: Tensor) -> int:
+        """The side of tiles that the memory allows."""
+        return memory.tile_side(
+            self.model, memory.budget(self.options.max_memory, self.weight.device), max(lr.shape[-2:])
+        )
+
+    def encode(self, lr: Tensor, images: Sequence[Tensor]) -> Any:
+        """Choose views, reduce them as far as the memory asks, encode them; None without any."""
+        if not images or self.options.strength == 0 or self.model.max_references == 0:
+            return None
+        views = self.choose_views(lr, images)
+        most = LARGEST_REFERENCES
+        if self.options.max_memory is not None or self.weight.device.type == "cuda":
+            free = REFERENCE_SHARE * memory.budget(self.options.max_memory, self.weight.device)
+            several = 2 if len(views) > 1 else 1  # alone, and on the map
+            most = min(most, int(free / memory.reference_bytes(self.model) / (several + memory.ENCODING / len(views))))
+        wanted = sum(view.zoom**2 * images[view.reference][0, 0].numel() for view in views)
+        factor = min(1.0, (most / wanted) ** 0.5)
+        if factor < 1:
+            self.notes.append(f"references are reduced to {factor:.0%} of their size to fit into the memory")
+        encoded = []
+        for view in views:
+            view = replace(view, zoom=view.zoom * factor)
+            image = references.seen(images[view.reference], view)
+            self.views.append(replace(view, size=(image.shape[-1], image.shape[-2])))
+            encoded.append(self.model.encode_reference(image.to(self.weight)))
+        several = self.model.max_references is None and isinstance(encoded[0], ReferenceFeatures)
+        return atlas.lay_out(encoded) if several else encoded[0]
+
+    def choose_views(self, lr: Tensor, images: Sequence[Tensor]) -> list[View]:
+        """What of each reference is used."""
+        if self.options.views == "off":
+            views = [View(number) for number in range(len(images))]
+        else:
+            most = 1 if self.options.views == "auto" else self.options.views
+            views = []
+            for number, image in enumerate(images):
+                found = references.search(lr, image, self.weight.device)
+                views += (own := references.choose(number, found, most))
+                if found and max(view.coherence or 0 for view in own) < references.UNRELATED:
+                    self.warnings.append(f"{self.name(number)} seems to show nothing of the photo.")
+        if self.model.max_references is not None and len(views) > self.model.max_references:
+            views = sorted(views, key=lambda view: -(view.coherence or 0))[: self.model.max_references]
+            names = ", ".join(self.name(view.reference) for view in views)
+            self.notes.append(f"the network takes {self.model.max_references} reference: {names}")
+        return views
+
+    def name(self, number: int) -> str:
+        """Of a reference, for messages."""
+        return self.names[number] if number < len(self.names) else f"reference {number + 1}"
+
+    def super_resolve(self, lr: Tensor, encoded: Any, upsampled: Tensor | None) -> SRResult:
+        """One tile (1, 3, h, w), at the strength that was asked for."""
+        given = {} if self.base is None else {self.model.refines: self.base(lr, None, upsampled).image}
+        result = self.model(lr, encoded, upsampled, **given)
+        if encoded is None or self.options.strength == 1:
+            return result
+        alone = self.model(lr, None, upsampled, **given).image
+        return result._replace(image=torch.lerp(alone, result.image, self.options.strength))
+
+    def remember(self, found: Correspondence | None, row: Span, column: Span) -> None:
+        """Keep a tile's matches for the report."""
+        if found is None or self.matches is None:
+            return
+        inside = (
+            slice(row.first - row.start, row.last - row.start),
+            slice(column.first - column.start, column.last - column.start),
+        )
+        there = (slice(row.first, row.last), slice(column.first, column.last))
+        self.matches.score[there] = found.score[0][inside].float().cpu()
+        self.matches.flow[there] = found.flow[0][inside].float().cpu()
+        if found.source is not None:
+            self.matches.source[there] = found.source[0][inside].cpu()
+
+    def report(self) -> Report:
+        """What was done."""
+        views, confidence = self.views, None
+        if self.matches is not None:
+            counts = np.bincount(self.matches.source.ravel(), minlength=len(views)) / self.matches.source.size
+            views = [replace(view, share=float(count)) for view, count in zip(views, counts, strict=True)]
+            confidence = float(self.matches.score.mean())
+        return Report(tuple(views), self.tile, self.tiles, confidence, tuple(self.notes), tuple(self.warnings))
+
+
+def place(encoded: Any, row: Span, column: Span) -> Any:
+    """Tell encoded references where the tile lies in the photo."""
+    return encoded._replace(corner=(row.start, column.start)) if isinstance(encoded, atlas.Atlas) else encoded
+
+
+def cut(image: Tensor, row: Span, column: Span, scale: int = 1) -> Tensor:
+    """What a tile sees of an image (..., scale * h, scale * w)."""
+    return image[..., scale * row.start : scale * row.stop, scale * column.start : scale * column.stop]
+
+
+def enlarged_8_bit(lr: Tensor) -> Tensor:
+    """The LR image (1, 3, h, w) enlarged by Pillow's bicubic interpolation and rounded to 8 bits: (1, 3, 4h, 4w)."""
+    pixels = upscale_bicubic(to_pixels(lr[0]))
+    return rearrange(torch.from_numpy(pixels.astype(np.float32) / 255), "h w c -> 1 c h w")
