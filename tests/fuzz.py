@@ -63,7 +63,7 @@ def seeds() -> dict[str, bytes]:
     pillow("8.png", picture, format="PNG")
     pillow("alpha.png", Image.fromarray(rgba), format="PNG", dpi=(72, 72))
     pillow("palette.png", picture.quantize(50), format="PNG")
-    files["16.png"] = imagecodecs.png_encode(deep)
+    files["16.png"] = bytes(imagecodecs.png_encode(deep))
     pillow("444.jpg", picture, format="JPEG", quality=90, subsampling="4:4:4")
     pillow("progressive.jpg", picture, format="JPEG", progressive=True, exif=b"Exif\0\0II*\0\10\0\0\0\0\0\0\0\0\0")
     pillow("cmyk.jpg", picture.convert("CMYK"), format="JPEG")

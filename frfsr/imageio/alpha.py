@@ -23,7 +23,7 @@ def fill_transparent(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     weight = alpha.astype(np.float32)[..., None]
     levels = [(color * weight, weight)]
     while (levels[-1][1] == 0).any():
-        levels.append(tuple(_halve(sums) for sums in levels[-1]))
+        levels.append((_halve(levels[-1][0]), _halve(levels[-1][1])))
     sums, weight = levels.pop()
     mean = sums / weight
     for sums, weight in reversed(levels):

@@ -24,6 +24,8 @@ from frfsr.imageio.metadata import metadata_from_pil
 from frfsr.imageio.photo import Photo, photo_from_pil, turn_upright
 
 READ_FORMATS = ("PNG", "JPEG", "WebP", "TIFF", "AVIF", "HEIC", "GIF", "BMP", "PPM")
+UNKNOWN = f"this is not an image in a known format ({', '.join(READ_FORMATS)})."
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 MAX_PIXELS = 2**28  # 268 megapixels: four times as large as a photo of 16 megapixels
 MAX_BYTES_PER_PIXEL = 8  # RGB and alpha at 16 bits
 MOST_METADATA = 2**26  # bytes of a file besides its pixels
@@ -108,7 +110,7 @@ def _decode(data: bytes, max_pixels: int, strict: bool, notes: list[str]) -> Pho
         return _through_pillow(BmpImagePlugin.BmpImageFile, data, max_pixels, notes)
     if data[4:8] == b"ftyp":
         return _read_isobmff(data, max_pixels, notes)
-    raise UserError(f"this is not an image in a known format ({', '.join(READ_FORMATS)}).")
+    raise UserError(UNKNOWN)
 
 
 def check_size(width: int, height: int, bytes_per_pixel: float, max_pixels: int) -> None:
@@ -142,13 +144,15 @@ def _read_png(data: bytes, max_pixels: int, notes: list[str]) -> Photo:
     header = png.parse_header(data)
     check_size(header.width, header.height, png.SAMPLES[header.color] * max(header.depth, 8) / 8, max_pixels)
     parsed = png.parse_png(data)
-    if header.depth < 16:
-        photo = _through_pillow(PngImagePlugin.PngImageFile, data, max_pixels, notes)
-    else:
-        with PngImagePlugin.PngImageFile(io.BytesIO(data)) as image:  # for the metadata
-            _note_frames(getattr(image, "n_frames", 1), notes)
+    with PngImagePlugin.PngImageFile(io.BytesIO(data)) as image:
+        _note_frames(getattr(image, "n_frames", 1), notes)
+        if header.depth == 16:
             metadata, orientation = metadata_from_pil(image)
-        photo = Photo(turn_upright(png.decode_16_bit(parsed), orientation), metadata)
+            photo = Photo(turn_upright(png.decode_16_bit(parsed), orientation), metadata)
+        else:
+            if header.color == png.GREY and isinstance(image.info.get("transparency"), int):
+                image.info["transparency"] *= 255 // (2**header.depth - 1)  # Pillow stretches the pixels alone
+            photo = photo_from_pil(image)
     return photo._replace(metadata=photo.metadata._replace(png_color=parsed.color_chunks))
 
 
@@ -183,6 +187,8 @@ def _read_isobmff(data: bytes, max_pixels: int, notes: list[str]) -> Photo:
         if bits := DEEPER_AVIF.get(data[start + 6] & 0x60 if 0 <= start < len(data) - 6 else 0):
             notes.append(f"an AVIF of {bits} bits is read at 8: Pillow holds no more.")
         return _through_pillow(AvifImagePlugin.AvifImageFile, data, max_pixels, notes)
+    if not any(brand in brands for brand in HEIC_BRANDS):
+        raise UserError(UNKNOWN)
     try:
         from pillow_heif import HeifImageFile  # type: ignore[import-not-found]
     except ImportError as error:

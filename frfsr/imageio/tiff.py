@@ -28,6 +28,9 @@ OTHERS |= {32803: "a raw (colour filter) photo", 32844: "LogL", 32845: "LogLuv",
 PREMULTIPLIED, STRAIGHT = 1, 2
 SIGNED, FLOAT, COMPLEX = (2,), (3,), (5, 6)
 CENTIMETRE = 3
+REDUCED, MASK = 1, 4
+CANON_RAW = b"CR"
+RAW_PHOTO = "a raw photo of a camera: develop it to a TIFF or PNG of 8 or 16 bits first."
 DESCRIPTION = 0x010E
 PROGRAMS_DESCRIPTIONS = ('{"shape"', "ImageJ", "<?xml")  # of the layout of the file, no longer true of the result
 
@@ -45,21 +48,21 @@ def choose_page(data: bytes) -> Page:
     Raises:
         UserError: there is none, or it is of a kind that cannot be read, and what to do.
     """
+    if data[8:10] == CANON_RAW:
+        raise UserError(RAW_PHOTO)
     pages = tag.read_directories(data)
-    if any(tag.DNG_VERSION in page for page in pages):
-        raise UserError("a raw photo (DNG): develop it to a TIFF or PNG of 8 or 16 bits first.")
-    whole = [page for page in pages if not page.first(tag.SUBFILE) & 5] or pages[:1]
+    whole = [page for page in pages if not page.first(tag.SUBFILE) & (REDUCED | MASK)]
+    if any(tag.DNG_VERSION in page or (tag.BELOW in page and not whole) for page in pages):
+        raise UserError(RAW_PHOTO)
+    whole = whole or pages[:1]
     _check_kind(whole[0])
     return Page(whole[0], len(whole) > 1)
 
 
 def size_of(page: tag.Tags) -> tuple[int, int, int, int]:
     """Return (width, height, samples per pixel, bits per sample) of a page."""
-    return (
-        *(page.first(side) for side in (tag.WIDTH, tag.HEIGHT)),
-        page.first(tag.SAMPLES, 1),
-        page.first(tag.BITS, 1),
-    )
+    width, height = page.first(tag.WIDTH), page.first(tag.HEIGHT)
+    return width, height, page.first(tag.SAMPLES, 1), page.first(tag.BITS, 1)
 
 
 def is_pillows(page: tag.Tags) -> bool:
@@ -122,6 +125,9 @@ def _check_kind(page: tag.Tags) -> None:
         raise UserError("a TIFF of inks other than CMYK: convert it to RGB first.")
     if samples < COLORS.get(photometric, 3):
         raise UserError(f"damaged: {samples} samples per pixel are too few for its colours.")
+    extras = len(page.get(tag.EXTRA_SAMPLES, ()))
+    if extras and photometric in COLORS and COLORS[photometric] + extras != samples:
+        raise UserError(f"damaged: its colours and {extras} extra samples are not {samples} samples per pixel.")
     if is_pillows(page) and bits not in (1, 8):
         raise UserError(f"a TIFF of {bits} bits with JPEG compression: save it with LZW or deflate first.")
 

@@ -12,6 +12,7 @@ from frfsr.imageio import tiff_tags as tag
 from frfsr.imageio.metadata import DESCRIPTIVE_TAGS, EXIF_IFD, GPS_IFD, Metadata
 from frfsr.imageio.tiff_samples import DEFLATE, DIFFERENCES
 
+LEVEL = 4  # of 9: photographic noise does not get smaller by more effort
 STRIP = 1 << 18  # bytes of pixels in a strip, about
 LARGEST = 2**32 - 1  # bytes; offsets have 32 bits
 STRAIGHT_ALPHA, INCH = 2, 2
@@ -52,7 +53,7 @@ def write_tiff(pixels: np.ndarray, metadata: Metadata, file: BinaryIO) -> None:
 def _compress(strip: np.ndarray) -> bytes:
     """Return rows (h, W, C) as deflated differences to the pixel on the left."""
     differences = np.diff(strip, axis=1, prepend=np.zeros_like(strip[:, :1]))
-    return zlib.compress(differences.astype(strip.dtype.newbyteorder("<")).tobytes())
+    return zlib.compress(differences.astype(strip.dtype.newbyteorder("<")).tobytes(), LEVEL)
 
 
 def _metadata(metadata: Metadata) -> dict[int, Any]:

@@ -124,18 +124,17 @@ def _save_options(image_format: str, metadata: Metadata) -> dict:
         options["xmp"] = metadata.xmp
     if image_format == "WEBP":
         if metadata.dpi:
-            options["exif"] = EXIF_PREFIX + _with_resolution(metadata)
+            options["exif"] = EXIF_PREFIX + _with_resolution(metadata.exif, *metadata.dpi)
         return options | {"quality": 95}
     if metadata.dpi:
         options["dpi"] = tuple(round(value) for value in metadata.dpi)
     return options | {"quality": 95, "subsampling": "4:4:4"}
 
 
-def _with_resolution(metadata: Metadata) -> bytes:
-    """Return the EXIF with the resolution in it, for WebP, which has no other place for it."""
-    exif = Image.Exif()
-    if metadata.exif:
-        exif.load(metadata.exif)
-    inch = 2
-    exif.update(zip((X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT), (*metadata.dpi, inch), strict=True))
+def _with_resolution(block: bytes | None, x: float, y: float) -> bytes:
+    """Return the EXIF with a resolution in pixels per inch in it, for WebP, which has no other place for it."""
+    exif, inch = Image.Exif(), 2
+    if block:
+        exif.load(block)
+    exif[X_RESOLUTION], exif[Y_RESOLUTION], exif[RESOLUTION_UNIT] = x, y, inch
     return exif.tobytes().removeprefix(EXIF_PREFIX)
