@@ -157,8 +157,8 @@ class Network(StoredModule, tags=["super-resolution", "reference-based-super-res
     """
 
     scale: ClassVar[int] = 4
-    min_side: ClassVar[int] = 1
-    side_multiple: ClassVar[int] = 1
+    min_side: int = 1
+    side_multiple: int = 1
     halo: ClassVar[int] = 16
     max_references: ClassVar[int | None] = None
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format

@@ -17,6 +17,7 @@ from frfsr.checkpoints import Names, count, size
 from frfsr.features import start_at_zero
 from frfsr.network import Correspondence
 from frfsr.peers.matched import Matched, MatchedConfig, MatchedNetwork, load_parts, unwrap_parts
+from frfsr.reuse import Aggregation
 from frfsr.settings import Depth, Width, settings
 from frfsr.unet import Upsample
 
@@ -38,7 +39,7 @@ class C2MatchingConfig(MatchedConfig):
     @classmethod
     def tiny(cls, **changes: Any) -> "C2MatchingConfig":
         """For a CPU: with the widths of frfsr-tiny's encoder, which it can use."""
-        sizes = dict(
+        sizes: dict[str, Any] = dict(
             encoder_channels=(16, 32, 64),
             shared_encoder=True,
             texture_channels=(16, 32, 48),
@@ -84,7 +85,7 @@ class ContentExtractor(nn.Module):
         return self.body(F.leaky_relu(self.conv_first(lr), 0.1))
 
 
-class C2Restoration(nn.Module):
+class C2Restoration(Aggregation):
     """The trained part: LR image, correspondence and the reference's pyramid -> features -> image."""
 
     def __init__(self, config: C2MatchingConfig, *, reuse: bool):
@@ -119,7 +120,7 @@ class C2Matching(MatchedNetwork):
 
     architecture, config_class = "c2-matching", C2MatchingConfig
 
-    def restoration(self, *, reuse: bool) -> nn.Module:
+    def restoration(self, *, reuse: bool) -> Aggregation:
         """See `MatchedNetwork.restoration`."""
         return C2Restoration(self.config, reuse=reuse)
 

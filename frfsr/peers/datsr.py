@@ -21,7 +21,8 @@ from frfsr.matching import enlarge_score
 from frfsr.network import Correspondence
 from frfsr.peers.matched import Matched, MatchedConfig, MatchedNetwork, load_parts, unwrap_parts
 from frfsr.peers.swin import SwinBody, SwinSizes
-from frfsr.settings import Depth, Positive, Width, settings
+from frfsr.reuse import Aggregation
+from frfsr.settings import Depth, Positive, Width, require_divisible, settings
 from frfsr.unet import Upsample
 
 MOST_OFFSET = 10  # pixels: the learned offset on top of the matched position
@@ -41,11 +42,11 @@ class DATSRConfig(MatchedConfig):
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
+        super().__post_init__()
         if len(self.depths) != len(self.heads) or not self.depths:
             raise UserError(f"depths and heads need one number for each group, got {self.depths} and {self.heads}.")
         for heads in self.heads:
-            if self.channels % heads:
-                raise UserError(f"heads ({heads}) must divide channels ({self.channels}).")
+            require_divisible("channels", self.channels, "heads", heads)
 
     @classmethod
     def published(cls, **changes: Any) -> "DATSRConfig":
@@ -55,7 +56,7 @@ class DATSRConfig(MatchedConfig):
     @classmethod
     def tiny(cls, **changes: Any) -> "DATSRConfig":
         """For a CPU: with the widths of frfsr-tiny's encoder, which it can use."""
-        sizes = dict(
+        sizes: dict[str, Any] = dict(
             encoder_channels=(16, 32, 64),
             shared_encoder=True,
             texture_channels=(16, 32, 48),
@@ -122,7 +123,7 @@ class TextureAggregation(nn.Module):
         return self.body(F.leaky_relu(self.head(fused), 0.1)) + x
 
 
-class DATSRRestoration(nn.Module):
+class DATSRRestoration(Aggregation):
     """The trained part: LR image, correspondence and the reference's pyramid -> features -> image."""
 
     def __init__(self, config: DATSRConfig, *, reuse: bool):
@@ -163,9 +164,12 @@ class DATSR(MatchedNetwork):
     """x4 super-resolution with reference images, as DATSR does it."""
 
     architecture, config_class = "datsr", DATSRConfig
-    min_side = side_multiple = 8
 
-    def restoration(self, *, reuse: bool) -> nn.Module:
+    def __init__(self, config: DATSRConfig):
+        super().__init__(config)
+        self.min_side = self.side_multiple = config.window
+
+    def restoration(self, *, reuse: bool) -> Aggregation:
         """See `MatchedNetwork.restoration`."""
         return DATSRRestoration(self.config, reuse=reuse)
 

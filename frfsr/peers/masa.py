@@ -18,7 +18,7 @@ from frfsr.features import start_at_zero
 from frfsr.network import Network, SRResult, pad_sides, resize_as_pillow
 from frfsr.peers.masa_blocks import Encoder, ResidualAggregation, SpatialAdaptation, double, residual_blocks
 from frfsr.peers.masa_matching import BlockMatch, correspondence_of, match_blocks, transfer
-from frfsr.reuse import FeatureReuse, aggregation
+from frfsr.reuse import Aggregation, FeatureReuse, aggregation
 from frfsr.settings import Depth, Width, settings
 
 BLOCK = 8  # LR pixels, side of the blocks that are matched first
@@ -59,7 +59,7 @@ class MASAConfig:
     @classmethod
     def tiny(cls, **changes: Any) -> "MASAConfig":
         """For a CPU."""
-        sizes = dict(channels=16, encoder_blocks=(1, 1, 1), content_blocks=(1, 1, 1), blocks=(3, 2, 1))
+        sizes: dict[str, Any] = dict(channels=16, encoder_blocks=(1, 1, 1), content_blocks=(1, 1, 1), blocks=(3, 2, 1))
         return cls(**(sizes | changes))
 
 
@@ -146,7 +146,7 @@ class MASAInputs(NamedTuple):
     textures: tuple[Textures, ...]
 
 
-class MASANetwork(nn.Module):
+class MASANetwork(Aggregation):
     """Encoder, matching and decoder; an aggregation as `frfsr.reuse` asks for.
 
     reuse: it is the second network of the feature reuse framework, with an injection point.
@@ -195,10 +195,11 @@ class MASA(Network):
         self.aggregation = aggregation(lambda reuse: MASANetwork(config, reuse=reuse), config.reuse)
 
     @property
-    def networks(self) -> tuple[MASANetwork, ...]:
+    def networks(self) -> list[MASANetwork]:
         """The one network, or both of the feature reuse framework."""
         both = self.aggregation
-        return (both.first, both.second) if isinstance(both, FeatureReuse) else (both,)
+        networks = [both.first, both.second] if isinstance(both, FeatureReuse) else [both]
+        return [network for network in networks if isinstance(network, MASANetwork)]
 
     def encode_reference(self, reference: Tensor, reference_reduced: Tensor | None = None) -> MASAReference:
         """Encode an image; borders are replicated to a multiple of 16.

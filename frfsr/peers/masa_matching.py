@@ -1,6 +1,7 @@
 """MASA's matching from coarse to fine: a place in the reference for each block of the LR image, then one for each pixel
 near that place."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +34,7 @@ class BlockMatch(NamedTuple):
     score: Tensor
 
 
-def correspondence_of(match: BlockMatch, reference: tuple[int, int], size: tuple[int, int]) -> Correspondence:
+def correspondence_of(match: BlockMatch, reference: Sequence[int], size: Sequence[int]) -> Correspondence:
     """The matches by the centres of their patches.
 
     Args:
@@ -152,7 +153,7 @@ def transfer(reference: Tensor, match: BlockMatch, scale: int) -> Tensor:
     row, column = (F.pad(place, (1, 1, 1, 1)) for place in (match.row, match.column))
     inside = F.pad(torch.ones_like(match.row), (1, 1, 1, 1))
     p, q = match.row.shape[-2:]
-    total, covers = 0, 0
+    total = covers = reference.new_zeros(())
     for i in range(3):
         for j in range(3):
             patch = (..., slice(2 - i, 2 - i + p), slice(2 - j, 2 - j + q))

@@ -13,13 +13,13 @@ from frfsr import published
 from frfsr.alignment import alignments, split_offsets
 from frfsr.atlas import Atlas, lay_out, match, relative
 from frfsr.checkpoints import Names, State, load_published, unwrap
+from frfsr.config import Widths
 from frfsr.errors import UserError
 from frfsr.features import ReferencePyramid, TextureEncoder
 from frfsr.network import Correspondence, Network, Rates, ReferenceFeatures, SRResult, pad_sides, resize_as_pillow
-from frfsr.reuse import aggregation
-from frfsr.settings import Positive, Width, settings
+from frfsr.reuse import Aggregation, aggregation
+from frfsr.settings import Positive, require_divisible, settings
 
-Widths = tuple[Width, Width, Width]
 PARTS = ("net_g", "extractor", "vgg")
 SMALLEST = 3  # LR pixels: a patch
 
@@ -33,6 +33,11 @@ class MatchedConfig:
     texture_channels: Widths = (64, 128, 256)  # relu1_1, relu2_1, relu3_1 of VGG19
     groups: Positive = 8  # deformable groups
     reuse: bool = False  # a second restoration network takes the features of the first
+
+    def __post_init__(self) -> None:
+        """Check what belongs together."""
+        for channels in self.texture_channels:
+            require_divisible("every one of texture_channels", channels, "groups", self.groups)
 
 
 class Matched(NamedTuple):
@@ -67,7 +72,7 @@ class MatchedNetwork(Network):
         self.to(memory_format=self.memory_format)
 
     @abstractmethod
-    def restoration(self, *, reuse: bool) -> nn.Module:
+    def restoration(self, *, reuse: bool) -> Aggregation:
         """Build the trained part, a `frfsr.reuse.Aggregation` whose inputs are `Matched`.
 
         Args:
@@ -131,7 +136,7 @@ def load_parts(network: MatchedNetwork, parts: Mapping[str, State], names: Names
     Raises:
         UserError: a part does not fit; it names the keys.
     """
-    encoders = nn.ModuleDict({"encoder": network.encoder, "reference_encoder": network.reference_encoder})
+    encoders = nn.ModuleDict({name: network.get_submodule(name) for name in ("encoder", "reference_encoder")})
     vgg = parts["vgg"]
     load_published(network.aggregation, parts["net_g"], names, "net_g", unused)
     load_published(encoders, parts["extractor"], published.extractor_names(), "extractor")
