@@ -228,17 +228,14 @@ def enlarge(image: Tensor, scale: int = 4) -> Tensor:
     return large.clamp(0, 1).to(image.dtype)
 
 
-def reduce_by(image: Tensor, scale: int = 4) -> Tensor:
-    """Reduce (B, 3, scale * h, scale * w) in [0, 1] by antialiased bicubic interpolation, clamped."""
-    wide = image.to(torch.promote_types(image.dtype, torch.float32))
-    size = [max(1, side // scale) for side in image.shape[-2:]]
-    small = F.interpolate(wide, size, mode="bicubic", antialias=True, align_corners=False)
-    return small.clamp(0, 1).to(image.dtype)
+def enlarge_8_bit(image: Tensor, scale: int = 4) -> Tensor:
+    """Enlarge (B, 3, h, w) in [0, 1] as published data protocols do: by Pillow, in 8 bits; see `resize_as_pillow`."""
+    return resize_as_pillow(image, scale * image.shape[-2], scale * image.shape[-1])
 
 
-def to_8_bits(image: Tensor) -> Tensor:
-    """Round (B, 3, H, W) in [0, 1] to the 256 values that an image file holds."""
-    return (image * 255).round() / 255
+def reduce_8_bit(image: Tensor, scale: int = 4) -> Tensor:
+    """Reduce (B, 3, scale * h, scale * w) in [0, 1] likewise."""
+    return resize_as_pillow(image, max(1, image.shape[-2] // scale), max(1, image.shape[-1] // scale))
 
 
 def resize_as_pillow(image: Tensor, height: int, width: int) -> Tensor:

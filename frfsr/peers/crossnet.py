@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from frfsr.checkpoints import Names, State, load_published, size, unwrap
 from frfsr.kernels import flow_warp
-from frfsr.network import Network, SRResult, enlarge, fit_sides, pad_sides, to_8_bits
+from frfsr.network import Network, SRResult, enlarge_8_bit, fit_sides, pad_sides
 from frfsr.reuse import Aggregation, aggregation
 from frfsr.settings import Width, from_mapping, settings
 
@@ -222,7 +222,7 @@ class CrossNet(Network):
         """
         height, width = (4 * side for side in lr.shape[-2:])
         if upsampled is None:
-            upsampled = to_8_bits(enlarge(lr))
+            upsampled = enlarge_8_bit(lr)
         if super_resolved is None:
             super_resolved = upsampled
         if references is None:

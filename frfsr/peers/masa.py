@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from frfsr.checkpoints import count, load_published, size, unwrap
 from frfsr.errors import UserError
 from frfsr.features import start_at_zero
-from frfsr.network import Network, SRResult, pad_sides, resize_as_pillow
+from frfsr.network import Network, SRResult, enlarge_8_bit, pad_sides, reduce_8_bit
 from frfsr.peers.masa_blocks import Encoder, ResidualAggregation, SpatialAdaptation, double, residual_blocks
 from frfsr.peers.masa_matching import BlockMatch, correspondence_of, match_blocks, transfer
 from frfsr.reuse import Aggregation, FeatureReuse, aggregation
@@ -214,8 +214,7 @@ class MASA(Network):
         """
         if reference_reduced is None:
             reference = pad_sides(reference, REFERENCE_MULTIPLE, REFERENCE_MULTIPLE)
-            height, width = reference.shape[-2:]
-            reference_reduced = resize_as_pillow(reference, height // 4, width // 4)
+            reference_reduced = reduce_8_bit(reference)
         sizes = [list(image.shape[-2:]) for image in (reference, reference_reduced)]
         if sizes[0] != [4 * side for side in sizes[1]]:
             raise UserError(f"reference_reduced must be a quarter of the reference, {sizes[0]}; it is {sizes[1]}.")
@@ -239,7 +238,7 @@ class MASA(Network):
         """
         height, width = (4 * side for side in lr.shape[-2:])
         if references is None:
-            return SRResult(resize_as_pillow(lr, height, width) if upsampled is None else upsampled)
+            return SRResult(enlarge_8_bit(lr) if upsampled is None else upsampled)
         if isinstance(references, Tensor):
             references = self.encode_reference(references, reference_reduced)
         padded = pad_to_blocks(lr)

@@ -16,7 +16,7 @@ from frfsr.checkpoints import Names, State, load_published, unwrap
 from frfsr.config import Widths
 from frfsr.errors import UserError
 from frfsr.features import ReferencePyramid, TextureEncoder
-from frfsr.network import Correspondence, Network, Rates, ReferenceFeatures, SRResult, pad_sides, resize_as_pillow
+from frfsr.network import Correspondence, Network, Rates, ReferenceFeatures, SRResult, enlarge_8_bit, pad_sides
 from frfsr.reuse import Aggregation, aggregation
 from frfsr.settings import Positive, require_divisible, settings
 
@@ -95,7 +95,7 @@ class MatchedNetwork(Network):
         """Super-resolve, see `Network.forward`; without a reference the result is the enlarged LR image."""
         height, width = (4 * side for side in lr.shape[-2:])
         if upsampled is None:
-            upsampled = resize_as_pillow(lr, height, width)
+            upsampled = enlarge_8_bit(lr)
         if references is None:
             return SRResult(upsampled)
         lr, upsampled = (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from frfsr.aggregation import ResidualBlock
 from frfsr.checkpoints import Names, State, count, load_published, size, unwrap
 from frfsr.errors import UserError
-from frfsr.network import Network, SRResult, channel_constant, enlarge, to_8_bits
+from frfsr.network import Network, SRResult, channel_constant, enlarge_8_bit
 from frfsr.pixels import luma
 from frfsr.settings import Depth, Width, settings
 
@@ -110,7 +110,7 @@ class SRCNN(SingleImageNetwork):
         self.conv1, self.conv2, self.conv3 = conv(1, wide, first), conv(wide, narrow, second), conv(narrow, 1, third)
 
     def image(self, lr: Tensor, upsampled: Tensor | None = None) -> Tensor:
-        upsampled = to_8_bits(enlarge(lr)) if upsampled is None else upsampled
+        upsampled = enlarge_8_bit(lr) if upsampled is None else upsampled
         y = (16 + 219 * luma(upsampled)) / 255
         new_y = self.conv3(F.relu(self.conv2(F.relu(self.conv1(y)))))
         return upsampled + (new_y - y) * 255 / 219  # equal steps of R, G and B leave Cb and Cr alone

@@ -16,7 +16,7 @@ from frfsr.errors import UserError
 from frfsr.features import ReferencePyramid
 from frfsr.kernels import flow_warp, patch_argmax
 from frfsr.matching import enlarge_flow, index_to_flow
-from frfsr.network import Correspondence, Network, ReferenceFeatures, SRResult, enlarge, pad_sides, reduce_by, to_8_bits
+from frfsr.network import Correspondence, Network, ReferenceFeatures, SRResult, enlarge_8_bit, pad_sides, reduce_8_bit
 from frfsr.peers.single_image import conv
 from frfsr.published import VGG_UNUSED, vgg_names
 from frfsr.reuse import Aggregation, FeatureReuse, aggregation
@@ -214,7 +214,7 @@ class SRNTT(Network):
             reference_blurred: of a reference given as an image, see `encode_reference`.
         """
         height, width = lr.shape[-2:]
-        upsampled = to_8_bits(enlarge(lr)) if upsampled is None else upsampled
+        upsampled = enlarge_8_bit(lr) if upsampled is None else upsampled
         lr, upsampled = pad_sides(lr, LEAST_SIDE, 1), pad_sides(upsampled, 4 * LEAST_SIDE, 4)
         if references is None:
             net = self.aggregation.second if isinstance(self.aggregation, FeatureReuse) else self.aggregation
@@ -241,7 +241,7 @@ class SRNTT(Network):
         """
         reference = pad_sides(reference, 4 * LEAST_SIDE, 4)
         if blurred is None:
-            blurred = to_8_bits(enlarge(to_8_bits(reduce_by(reference))))
+            blurred = enlarge_8_bit(reduce_8_bit(reference))
         return ReferenceFeatures(self.vgg(pad_sides(blurred, 4 * LEAST_SIDE, 4))[-1], self.vgg(reference))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from frfsr.checkpoints import Names, State, count, load_published, size, unwrap
 from frfsr.kernels import deform_conv
-from frfsr.network import Network, SRResult, enlarge, fit_sides, pad_sides, to_8_bits
+from frfsr.network import Network, SRResult, enlarge_8_bit, fit_sides, pad_sides
 from frfsr.reuse import Aggregation, aggregation
 from frfsr.settings import Depth, Width, settings
 
@@ -210,7 +210,7 @@ class SSEN(Network):
         """
         height, width = lr.shape[-2:]
         if references is None:
-            return SRResult(to_8_bits(enlarge(lr)) if upsampled is None else upsampled)
+            return SRResult(enlarge_8_bit(lr) if upsampled is None else upsampled)
         if isinstance(references, Tensor):
             references = self.encode_reference(references)
         inputs = self.align(pad_sides(lr, self.min_side, self.side_multiple), references)

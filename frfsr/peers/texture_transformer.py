@@ -14,7 +14,7 @@ from frfsr.checkpoints import Names, State
 from frfsr.errors import UserError
 from frfsr.kernels import flow_warp, patch_argmax
 from frfsr.matching import enlarge_flow, index_to_flow
-from frfsr.network import Correspondence, enlarge, reduce_by, to_8_bits
+from frfsr.network import Correspondence, enlarge_8_bit, reduce_8_bit
 from frfsr.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 OUTSIDE = 2.0**20  # LR pixels: a flow that leaves every reference
@@ -44,7 +44,7 @@ class Transferred(NamedTuple):
 
 def blur(reference: Tensor) -> Tensor:
     """Reduce a reference (B, 3, H, W), RGB in [0, 1], sides multiples of 4, and enlarge it again, at 8 bits each."""
-    return to_8_bits(enlarge(to_8_bits(reduce_by(reference))))
+    return enlarge_8_bit(reduce_8_bit(reference))
 
 
 def search(query: Tensor, key: Tensor) -> Correspondence:

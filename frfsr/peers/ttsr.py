@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from frfsr.checkpoints import Names, State, count, load_published, size, unwrap
 from frfsr.features import ReferencePyramid, VGGTrunk
-from frfsr.network import Network, ReferenceFeatures, SRResult, enlarge, pad_sides, to_8_bits
+from frfsr.network import Network, ReferenceFeatures, SRResult, enlarge_8_bit, pad_sides
 from frfsr.peers.texture_transformer import (
     VGG19_LAYERS,
     ScaleMerge,
@@ -159,7 +159,7 @@ class TTSR(Network):
             reference_blurred: the reference image reduced to a quarter and enlarged again; by default likewise.
         """
         if upsampled is None:
-            upsampled = to_8_bits(enlarge(lr))
+            upsampled = enlarge_8_bit(lr)
         if references is None:
             return SRResult(upsampled)
         if isinstance(references, Tensor):
