@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, cast, overload
 
+import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, Image, List, concatenate_datasets
 from tqdm import tqdm
 
@@ -82,7 +83,7 @@ def open_pairs(
 ) -> Pairs:
     """As `load_pairs`, but missing and unpaired files are returned and not raised."""
     options = Options(RGBImage() if decode else STORED, streaming, revision, token)
-    parts: list[Rows] = []
+    parts: list[Any] = []
     faults: list[Fault] = []
     kind = ""
     for part in split.split("+"):
@@ -97,19 +98,6 @@ def open_pairs(
     return Pairs(rows, faults, kind)
 
 
-def readable(pairs: Dataset) -> tuple[Dataset, list[Fault]]:
-    """Decode every image once; give the pairs of which all can be read, and what is wrong with the others."""
-    kept, faults = [], []
-    names = pairs.select_columns("name")
-    for row in tqdm(range(len(pairs)), desc="reading", unit="pair", disable=None):
-        try:
-            pairs[row]
-            kept.append(row)
-        except UserError as error:
-            faults.append(Fault(names[row]["name"], str(error)))
-    return pairs.select(kept), faults
-
-
 def stored(pairs: Dataset) -> Dataset:
     """The same rows with their images as they are stored, ``{"bytes", "path"}``; nothing is copied."""
     features = Features({**pairs.features, "input": STORED, "references": List(STORED)})
@@ -121,7 +109,7 @@ def stored_rows(pairs: Dataset) -> Iterator[dict]:
     """The rows with their images as they are stored, ``{"bytes", "path"}``, in bounded memory."""
     size = packs.bounded_rows(pairs.data.nbytes, len(pairs.data))
     for table in pairs.with_format("arrow").iter(size):
-        yield from table.to_pylist()
+        yield from cast(pa.Table, table).to_pylist()
 
 
 def pack(source: Source, out: str | Path, split: str = "train") -> int:

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from datasets import Dataset
 from tqdm import tqdm
 
 from frfsr.data import decode_image, open_pairs, stored_rows
@@ -97,7 +98,9 @@ def check(source: str | Path, split: str = "train", crop: int = 0) -> Report:
     pairs = open_pairs(source, split, decode=False)
     report = Report(pairs.kind, unpaired=pairs.faults)
     seen: dict[str | bytes, str] = {}
-    for row in tqdm(stored_rows(pairs.rows), total=len(pairs.rows), desc="checking", unit="pair", disable=None):
+    rows = pairs.rows
+    assert isinstance(rows, Dataset)  # as it is no stream
+    for row in tqdm(stored_rows(rows), total=len(rows), desc="checking", unit="pair", disable=None):
         report.count += 1
         report.references.append(len(row["references"]))
         _check_files(row, report, crop)

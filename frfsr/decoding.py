@@ -63,7 +63,8 @@ def stored_bytes(file: dict, token: str | bool | None = None) -> bytes:
     try:
         if "://" not in path:
             return Path(path).read_bytes()
-        with fsspec.open(path, "rb", **({"token": token} if path.startswith("hf://") else {})) as stream:
-            return stream.read()
+        options = {"token": token} if path.startswith("hf://") else {}
+        filesystem, place = fsspec.url_to_fs(path, **options)
+        return filesystem.cat_file(place)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error

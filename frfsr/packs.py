@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-import datasets
+import datasets.config
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -70,7 +70,7 @@ def normalised(batch: pa.Table, features: Features, first_row: int) -> pa.Table:
     columns["input"] = _as_files(columns["input"])
     if "references" in columns:
         lists = columns["references"]
-        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+        lengths = pc.call_function("list_value_length", [lists]).fill_null(0).to_numpy(zero_copy_only=False)
         files, offsets = _as_files(lists.flatten()), np.concatenate([[0], np.cumsum(lengths)])
     else:
         files, offsets = _as_files(columns["reference"]), np.arange(len(batch) + 1)
@@ -94,7 +94,8 @@ def _as_files(images: pa.Array) -> pa.Array:
         parts[field.name].cast(field.type) if field.name in parts else pa.nulls(len(images), field.type)
         for field in FILE_TYPE
     )
-    absent = pc.or_(images.is_null(), pc.and_(data.is_null(), path.is_null()))
+    null, no_data, no_path = (part.is_null().to_numpy(zero_copy_only=False) for part in (images, data, path))
+    absent = pa.array(null | (no_data & no_path))
     return pa.StructArray.from_arrays([data, path], fields=list(FILE_TYPE), mask=absent)
 
 
@@ -137,7 +138,7 @@ def bounded_rows(size: int, rows: int) -> int:
 
 def _opened(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20)  # or whole row groups lie in memory
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs"):

@@ -6,6 +6,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow.compute as pc
 from datasets import (
     Dataset,
@@ -126,7 +127,7 @@ def _from_packs(files: list[Path], options: Options) -> Pairs:
     if options.streaming:
         rows = IterableDataset.from_generator(_pack_rows, features=features, gen_kwargs={"files": files})
         return Pairs(rows, [], "Parquet pack")
-    return _without_absent(packs.pack_dataset(files, features), str(files[0]), "Parquet pack")
+    return Pairs(*_without_absent(packs.pack_dataset(files, features), str(files[0]), "Parquet pack"))
 
 
 def _pack_rows(files: list[Path]) -> Iterator[dict]:
@@ -198,13 +199,14 @@ def _from_dataset(rows: Rows, origin: str, options: Options) -> Pairs:
     size = packs.bounded_rows(rows.data.nbytes, len(rows.data))
     tables = rows.with_format("arrow").iter(size)
     batches = (packs.normalised(table, features, number * size) for number, table in enumerate(tables))
-    pairs = _without_absent(packs.stored_dataset(batches, features, rows._fingerprint), origin, "dataset")
-    return pairs._replace(rows=pairs.rows.to_iterable_dataset()) if options.streaming else pairs
+    found, faults, kind = _without_absent(packs.stored_dataset(batches, features, rows._fingerprint), origin, "dataset")
+    return Pairs(found.to_iterable_dataset() if options.streaming else found, faults, kind)
 
 
 def _from_iterable(rows: IterableDataset, origin: str, image: Image) -> IterableDataset:
     if rows.features is None:
         rows = rows._resolve_features()
+    assert rows.features is not None
     stored = Image(decode=False)  # until all is done: no decoding and encoding on the way
     features = packs.pair_features(rows.features.arrow_schema, origin, image)
     surplus = ["reference"] if "reference" in rows.features else None
@@ -219,18 +221,19 @@ def _from_iterable(rows: IterableDataset, origin: str, image: Image) -> Iterable
     return rows.map(pair, with_indices=True, remove_columns=surplus).cast(features)
 
 
-def _without_absent(rows: Dataset, origin: str, kind: str) -> Pairs:
+def _without_absent(rows: Dataset, origin: str, kind: str) -> tuple[Dataset, list[Fault], str]:
     """Leaves out rows without an input, and those without a reference where others have one, and names them."""
     if not len(rows):
         raise UserError(f"{origin} holds no pairs")
     table = rows.data.table
-    counts = pc.list_value_length(table["references"])
-    needed = 1 if pc.max(counts).as_py() else 0
-    no_input, no_reference = pc.is_null(table["input"]), pc.less(counts, needed)
-    absent = pc.or_(no_input, no_reference)
-    if not pc.any(absent).as_py():
-        return Pairs(rows, [], kind)
-    flags = zip(table["name"].to_pylist(), no_input.to_pylist(), no_reference.to_pylist(), strict=True)
-    named = [(name, "no input image" if lost else "no reference" if alone else "") for name, lost, alone in flags]
-    faults = [Fault(name or "", reason) for name, reason in named if reason]
-    return Pairs(rows.select([row for row, (_, reason) in enumerate(named) if not reason]), faults, kind)
+    no_input = table["input"].is_null().to_numpy()
+    counts = pc.call_function("list_value_length", [table["references"]]).to_numpy()
+    no_reference = counts < min(counts.max(), 1)
+    absent = no_input | no_reference
+    if not absent.any():
+        return rows, [], kind
+    names = table["name"].to_pylist()
+    faults = [
+        Fault(names[row] or "", "no input image" if no_input[row] else "no reference") for row in np.flatnonzero(absent)
+    ]
+    return rows.select(np.flatnonzero(~absent)), faults, kind

@@ -8,9 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, Image, IterableDataset
 
-from frfsr.data import load_pairs, readable, stored
+from frfsr.data import load_pairs, stored
 from frfsr.errors import UserError
-from frfsr.layouts import Fault
 from frfsr.splits import named_split, of_split
 
 
@@ -189,17 +188,6 @@ def test_files_that_are_neither_folder_nor_pack(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("text")
     with pytest.raises(UserError, match="neither a folder nor a Parquet pack"):
         load_pairs(tmp_path / "notes.txt")
-
-
-def test_readable_pairs(tmp_path: Path, save, shades) -> None:
-    save(tmp_path / "input", a=1, b=2, c=3)
-    save(tmp_path / "ref", a=4, b=5, c=6)
-    (tmp_path / "ref" / "b.png").write_bytes((tmp_path / "ref" / "b.png").read_bytes()[:50])
-    kept, faults = readable(load_pairs(tmp_path))
-    assert shades(kept) == [("a", 1, [4]), ("c", 3, [6])]
-    assert [fault.name for fault in faults] == ["b"]
-    assert isinstance(faults[0], Fault)
-    assert "b.png" in faults[0].reason
 
 
 def test_stored_images_of_decoded_pairs(tmp_path: Path, write) -> None:
