@@ -26,15 +26,13 @@ def _match_image(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     patches = rearrange(F.unfold(key[None], 3), "1 c k -> k c")
     patches = patches / (patches.norm(dim=1, keepdim=True) + 1e-5)
     filters = rearrange(patches, "k (c i j) -> k c i j", i=3, j=3)
-    best = index = None
+    best = query.new_full((query.shape[1] - 2, query.shape[2] - 2), -torch.inf)
+    index = torch.zeros_like(best, dtype=torch.int64)
     step = max(1, CHUNK_ELEMENTS // (query.shape[1] * query.shape[2]))
     for start in range(0, len(filters), step):
         score, position = F.conv2d(query[None], filters[start : start + step])[0].max(dim=0)
-        if best is None:
-            best, index = score, position
-        else:
-            better = score > best
-            best, index = torch.where(better, score, best), torch.where(better, position + start, index)
+        better = score > best
+        best, index = torch.where(better, score, best), torch.where(better, position + start, index)
     norm = rearrange(F.unfold(query[None], 3).norm(dim=1), "1 (h w) -> h w", h=best.shape[0])
     return best / (norm + 1e-5), index
 
@@ -91,7 +89,7 @@ def deform_conv(
     groups = mask.shape[1] // 9
     pre_offset = repeat(taps.flip(2), "b k d h w -> b (g k d) h w", g=groups)
     offset = offset.float() + pre_offset
-    return deform_conv2d(x.float(), offset, weight.float(), bias.float(), padding=1, mask=mask.float()).to(x.dtype)
+    return deform_conv2d(x.float(), offset, weight.float(), bias.float(), padding=(1, 1), mask=mask.float()).to(x.dtype)
 
 
 OPERATIONS = {function.__name__: function for function in (patch_argmax, flow_warp, dynamic_filter, deform_conv)}

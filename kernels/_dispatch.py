@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple, ParamSpec, TypeVar
 import torch
 
 Form = Literal["reference", "cpu", "triton"]
-Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class Rule(NamedTuple):

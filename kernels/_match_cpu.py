@@ -44,7 +44,7 @@ def _bfloat16_products(enabled: bool) -> Iterator[None]:
 
     It uses the processor's bfloat16 units while sums and results stay float32.
     """
-    matmul = torch.backends.mkldnn.matmul
+    matmul = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
     before = matmul.fp32_precision
     if enabled:
         matmul.fp32_precision = "bf16"
@@ -60,7 +60,7 @@ def _sum(terms: list[Tensor], out: Tensor) -> None:
         out += term
 
 
-def _patch_products(query: Tensor, key: Tensor, patch_size: int) -> Iterator[Tensor]:
+def _patch_products(query: Tensor, key: Tensor, patch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """For each row of query patches its inner products with the key's patches, (w, y', x'), until the next one.
 
     query (H, W, C), key (h, w, C).

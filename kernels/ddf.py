@@ -57,7 +57,7 @@ def dynamic_filter_reference(x: Tensor, channel: Tensor, spatial: Tensor) -> Ten
 
 
 def _spatial_filter(spatial: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    if scale is None:
+    if scale is None or shift is None:
         return spatial
     return normalise_filter(spatial, rearrange(scale, "k -> k 1 1"), rearrange(shift, "k -> k 1 1"), dim=1)
 
@@ -109,7 +109,10 @@ def _dynamic_filter_backward(
 @_dynamic_filter_backward.register_fake
 def _(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     grad_x = torch.empty_like(x, memory_format=memory_format(x))
-    return grad_x, *(torch.empty_like(f, memory_format=torch.contiguous_format) for f in (channel, spatial))
+    grad_channel, grad_spatial = (
+        torch.empty_like(f, memory_format=torch.contiguous_format) for f in (channel, spatial)
+    )
+    return grad_x, grad_channel, grad_spatial
 
 
 def _save_for_backward(ctx, inputs: tuple, output: Tensor) -> None:

@@ -5,7 +5,7 @@ pre-offset comes from the coarse correspondence flow and is computed per tap on 
 tensor of pre-offsets nor its repeat over groups nor the columns of the whole image are ever stored.
 """
 
-from typing import get_args
+from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ def deform_conv_reference(
     x = F.pad(x, (0, max(-right, 0), 0, max(-bottom, 0)))
     offset, mask = (F.pad(tensor, (0, max(right, 0), 0, max(bottom, 0))) for tensor in (offset, mask))
     bias = None if bias is None else bias.to(dtype)
-    out = deform_conv2d(x.to(dtype), offset.to(dtype), weight.to(dtype), bias, padding=1, mask=mask.to(dtype))
+    out = deform_conv2d(x.to(dtype), offset.to(dtype), weight.to(dtype), bias, padding=(1, 1), mask=mask.to(dtype))
     return out[..., :height, :width].to(x.dtype)
 
 
@@ -60,7 +60,8 @@ def _deform_conv(
     flow_scale: int,
     match_padding: str | None,
 ) -> Tensor:
-    geometry, form = Geometry(offset, mask, flow, flow_scale, match_padding), form_for("deform_conv", x)
+    geometry = Geometry(offset, mask, flow, flow_scale, cast("MatchPadding | None", match_padding))
+    form = form_for("deform_conv", x)
     if form == "cpu":
         return deform_conv_cpu(x, geometry, weight, bias)
     if form == "triton":
@@ -89,15 +90,16 @@ def _deform_conv_backward(
     flow_scale: int,
     match_padding: str | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    geometry = Geometry(offset, mask, flow, flow_scale, match_padding)
+    geometry = Geometry(offset, mask, flow, flow_scale, cast("MatchPadding | None", match_padding))
     if form_for("deform_conv", x) == "triton":
         from frfsr.kernels._deform_backward_triton import deform_conv_backward_triton
 
         gradients = deform_conv_backward_triton(grad, x, geometry, weight)
     else:
         gradients = deform_conv_backward_cpu(grad, x, geometry, weight)
-    gradients = zip(gradients, (x, offset, mask, weight), strict=True)
-    return tuple(gradient.contiguous(memory_format=memory_format(tensor)) for gradient, tensor in gradients)
+    pairs = zip(gradients, (x, offset, mask, weight), strict=True)
+    by_x, by_offset, by_mask, by_weight = (part.contiguous(memory_format=memory_format(like)) for part, like in pairs)
+    return by_x, by_offset, by_mask, by_weight
 
 
 @_deform_conv_backward.register_fake
@@ -116,7 +118,9 @@ def _backward(ctx, grad: Tensor) -> tuple:
     settings = flow, ctx.flow_scale, ctx.match_padding
     if form_for("deform_conv", x) == "reference":
         gradients = reference_gradients(
-            lambda *inputs: deform_conv_reference(*inputs, None, *settings), (x, offset, mask, weight), grad
+            lambda x, offset, mask, weight: deform_conv_reference(x, offset, mask, weight, None, *settings),
+            (x, offset, mask, weight),
+            grad,
         )
     else:
         gradients = _deform_conv_backward(grad, x, offset, mask, weight, *settings)
