@@ -20,6 +20,11 @@ CONVERT_EXAMPLES = """examples:
   frfsr convert net_g.pth out/ --arch frfsr-reuse
   frfsr convert net_g=rec.pth extractor=contras.pth vgg=vgg19.pth rrdb=RRDB_PSNR_x4.pth out/ --arch frfsr
 """
+TRAIN_EXAMPLES = """examples:
+  frfsr train tiny_sife data=pairs.parquet out=runs/sife
+  frfsr train tiny_rec data=pairs.parquet out=runs/rec minutes=150      (the same command goes on)
+  frfsr train frfsr_rec data=CUFED out=runs/rec --processes 4
+"""
 PROBLEM = 2  # exit code for bad input, the same that argparse uses
 
 
@@ -123,6 +128,13 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("output", metavar="DIR", help="folder for config.json and model.safetensors")
     convert.add_argument("--arch", required=True, help="frfsr, frfsr-reuse, extractor or rrdb")
 
+    train = add_command(commands, "train", run_train, "train a network by a recipe", TRAIN_EXAMPLES)
+    train.add_argument("recipe", help="a recipe's name, or a yaml file")
+    train.add_argument(
+        "settings", nargs="*", metavar="KEY=VALUE", help="changes to it; model.KEY=VALUE for the network"
+    )
+    train.add_argument("--processes", type=int, default=1, metavar="N", help="one for each GPU (%(default)s)")
+
     plot = add_command(commands, "plot", run_plot, "draw the curves of training runs in one picture")
     plot.add_argument("folders", nargs="+", metavar="RUN", help="run folders of the training recipes")
     plot.add_argument("-o", "--output", required=True, metavar="FILE", help=".png, .svg or .pdf")
@@ -206,6 +218,17 @@ def run_convert(options: argparse.Namespace) -> int:
 
     convert_files(options.checkpoint, options.output, options.arch)
     return 0
+
+
+def run_train(options: argparse.Namespace) -> int:
+    from frfsr.recipes.config import load_config
+
+    if options.processes < 1:
+        raise UserError(f"--processes must be at least 1, got {options.processes}.")
+    load_config(options.recipe, options.settings)  # mistakes are answered before torch is imported
+    from frfsr.recipes.launch import launch
+
+    return launch(options.recipe, options.settings, options.processes)
 
 
 def run_plot(options: argparse.Namespace) -> int:

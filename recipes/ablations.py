@@ -19,10 +19,11 @@ from frfsr.errors import UserError
 from frfsr.evals.benchmarks import TestSet
 from frfsr.evals.cache import ScoreCache
 from frfsr.evals.evaluate import Evaluation, Protocol, evaluate
-from frfsr.evals.tables import Table, number, write_text
+from frfsr.evals.tables import Table, number
 from frfsr.evals.upscalers import load_upscaler
-from frfsr.recipes.config import TrainingConfig
-from frfsr.recipes.setup import load_config
+from frfsr.files import write_text
+from frfsr.recipes.config import TrainingConfig, load_config
+from frfsr.recipes.launch import guarded
 from frfsr.recipes.train import train
 
 
@@ -110,9 +111,9 @@ def table(ablation: Ablation, results: Sequence[Evaluation]) -> Table:
     )
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
     ablation = ABLATIONS[options.ablation]
-    config = load_config(TrainingConfig, options.config, options.settings)
+    config = load_config(options.config, options.settings, TrainingConfig)
     if config.stage != ablation.stage:
         raise UserError(f"{ablation.title} is about stage {ablation.stage}, {options.config} about {config.stage}.")
     if not all("=" in test for test in options.test):
@@ -120,7 +121,8 @@ def run(options: argparse.Namespace) -> None:
     test_sets = [TestSet(*test.split("=", 1)) for test in options.test]
     runs = [configure(config, variant) for variant in ablation.variants]
     for variant_config in runs:
-        train(variant_config)
+        if stopped := train(variant_config):
+            return stopped
 
     protocol = Protocol(alexnet=options.alexnet)
     upscalers = [load_upscaler(Path(variant_config.out, "weights")) for variant_config in runs]
@@ -131,6 +133,7 @@ def run(options: argparse.Namespace) -> None:
     if PartialState().is_main_process:
         print("\n\n".join(f"{one.title}\n{one.as_text()}" for one in tables))
         write_text(Path(config.out, "tables.md"), "\n".join(one.as_markdown() for one in tables))
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,12 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--alexnet", metavar="FILE", help="AlexNet's weights, or torchvision: measure LPIPS too")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="changes to the configuration")
-    try:
-        run(parser.parse_intermixed_args(arguments))
-    except UserError as error:
-        print(f"ablations: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return guarded(lambda: run(parser.parse_intermixed_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from frfsr.recipes.optim import rate_factor
 from frfsr.recipes.run import Run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REPEATED = 2  # seconds in which a second signal is the first one again, passed on by a launcher
 
 
 class Loop:
@@ -46,6 +47,7 @@ class Loop:
         self.run, self.config, self.accelerator = run, run.config, run.accelerator
         self.optimizer, self.guards, self.validate, self.network = optimizer, guards, validate, network
         self.meter = Meter(self.config.batch)
+        self.bad = 0  # photos that could not be read and were skipped, on this process
         self.exit_code = 0
 
     def over(self, samples: Dataset) -> Iterator[dict[str, Tensor]]:
@@ -69,6 +71,8 @@ class Loop:
             for batch in self.meter.batches(loader):
                 for group in self.optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * rate_factor(step, config)
+                bad = batch.pop("bad", None)
+                self.bad += 0 if bad is None else int(bad.sum())
                 yield batch
                 if not accelerator.sync_gradients:
                     continue
@@ -94,7 +98,8 @@ class Loop:
             main = "l1" if "l1" in values else "loss"
             self.progress.set_postfix({name: f"{values[name]:.4g}" for name in (main, "samples_per_s")})
             skipped = sum(guard.skipped for guard in self.guards)
-            self.run.log(step, lr=self.optimizer.param_groups[0]["lr"], skipped=skipped, **values)
+            bad = {"bad_photos": self.bad} if config.skip_bad else {}
+            self.run.log(step, lr=self.optimizer.param_groups[0]["lr"], skipped=skipped, **bad, **values)
         with self.meter.paused():
             if step % config.validate_every == 0 or step == config.steps:
                 self.measure(step)
@@ -134,7 +139,7 @@ class Stop:
     """Whether a run is to end now: its time is over, or SIGINT or SIGTERM came. A second signal ends it at once."""
 
     def __init__(self, deadline: float):
-        self.deadline, self.signal = deadline, None
+        self.deadline, self.signal, self.noted = deadline, None, 0.0
         self.previous: dict[int, Any] = {}
 
     @property
@@ -142,8 +147,11 @@ class Stop:
         return self.signal is not None or time.monotonic() > self.deadline
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        signal.signal(number, self.previous[number])
+        if self.signal is None:
+            self.signal, self.noted = number, time.monotonic()
+        elif time.monotonic() - self.noted > REPEATED:
+            signal.signal(number, self.previous[number])
+            signal.raise_signal(number)
 
     def __enter__(self) -> "Stop":
         self.previous = {number: signal.signal(number, self.note) for number in SIGNALS}

@@ -9,7 +9,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from frfsr.errors import UserError
-from frfsr.model import FRFSR
+from frfsr.network import Network
 from frfsr.recipes.config import TrainingConfig
 from frfsr.recipes.critic import Critic, adversarial_loss, critic_loss
 from frfsr.recipes.guard import Guard
@@ -86,14 +86,14 @@ class AllLosses(Reconstruction):
         return sum(weight * term for weight, term in zip(self.config.loss_weights, terms.values(), strict=True)), terms
 
 
-def base_image(network: FRFSR, batch: dict[str, Tensor]) -> Tensor | None:
-    """The base images (B, 3, 4h, 4w) that a batch of `TrainingSamples` asks for; None: the network's own.
+def base_image(network: Network, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The base images that a batch of `TrainingSamples` asks for, {"base": (B, 3, 4h, 4w)}; {}: the network's own.
 
     So the network learns to refine what any other one gives: a bicubic image, its own, and one that is nearer to the
     truth, as that of a stronger single-image network is.
     """
     if "base_mix" not in batch:
-        return None
+        return {}
     own = network(batch["lr"], None, batch["upsampled"]).image
     choices = torch.stack([own, batch["upsampled"], batch["hr"]])
-    return einsum(batch["base_mix"], choices, "b kind, kind b c h w -> b c h w")
+    return {"base": einsum(batch["base_mix"], choices, "b kind, kind b c h w -> b c h w")}

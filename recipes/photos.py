@@ -1,5 +1,6 @@
 """The photos of a data set as arrays: each decoded once, as far as memory allows, and the LR image of the whole."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,10 @@ from frfsr.errors import UserError
 
 Place = tuple[int, int]
 """A photo's place in a data set: number of the pair; 0 for its input, 1, 2, ... for its references."""
+
+
+class UnreadablePhoto(UserError):
+    """A photo of the data that cannot be decoded."""
 
 
 class Photos:
@@ -51,26 +56,40 @@ class Photos:
         row = self.pairs[place[0]]
         file = row["input"] if place[1] == 0 else row["references"][place[1] - 1]
         try:
-            return np.ascontiguousarray(degrade.crop_to_multiple(np.asarray(decode_image(file))))
+            photo = np.asarray(decode_image(file))
         except UserError as error:
             raise unreadable(row, error) from error
+        if min(photo.shape[:2]) < degrade.SCALE:
+            raise unreadable(row, UserError(f"an image of {photo.shape[1]}x{photo.shape[0]} pixels is too small."))
+        return np.ascontiguousarray(degrade.crop_to_multiple(photo))
 
-    def by_area(self, side: int) -> list[Place]:
-        """Every photo as often as side x side squares cover it (at least once), inputs and references alike."""
+    def by_area(self, side: int, skip_bad: bool = False) -> list[Place]:
+        """Every photo as often as side x side squares cover it (at least once), inputs and references alike.
+
+        skip_bad: leave out files that are no images, with a warning, instead of raising UnreadablePhoto.
+        """
         places = []
         for number, row in enumerate(self.pairs):
             for k, file in enumerate([row["input"], *row["references"]]):
                 try:
                     width, height = image_size(file)
                 except UserError as error:
-                    raise unreadable(row, error) from error
-                places += [(number, k)] * max(1, round(width * height / side**2))
+                    if not skip_bad:
+                        raise unreadable(row, error) from error
+                    skipped(unreadable(row, error))
+                else:
+                    places += [(number, k)] * max(1, round(width * height / side**2))
         return places
 
 
-def unreadable(row: dict, error: UserError) -> UserError:
+def unreadable(row: dict, error: UserError) -> UnreadablePhoto:
     """What to say of a pair with an image that cannot be read."""
-    return UserError(f"{row['name']}: {error} Mend it or take it out of the data.")
+    return UnreadablePhoto(f"{row['name']}: {error} Mend it, take it out of the data, or give skip_bad=true.")
+
+
+def skipped(error: UnreadablePhoto) -> None:
+    """Say which photo is left out; once for each."""
+    warnings.warn(f"skipped: {error}", stacklevel=2)
 
 
 def mirrored(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from frfsr.errors import UserError
-from frfsr.evals.tables import write_text
+from frfsr.files import whole_file, whole_folder, write_text
 from frfsr.recipes.carry import Carried
 from frfsr.recipes.config import CHANGEABLE, PATHS, RunConfig
 
@@ -52,7 +52,7 @@ def survived(what: str) -> Iterator[None]:
     """A full disk costs what is written here, not the run: it goes on with a warning."""
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError, UserError) as error:
         warnings.warn(f"{what} cannot be written ({error}); what was there before stays", stacklevel=3)
 
 
@@ -129,11 +129,11 @@ class Run:
         height, width = rows[0][0].shape[-2:]
         tiles = torch.stack([torch.stack([centre(image, height, width) for image in row]) for row in rows])
         pixels = rearrange(tiles.clamp(0, 1), "n m c h w -> (n h) (m w) c").mul(255).round().byte().numpy()
+        file = self.folder / "samples" / f"{step:07d}.png"
         with survived("the samples"):
-            final, partial = self.folder / "samples" / f"{step:07d}.png", self.folder / ".partial.png"
-            final.parent.mkdir(exist_ok=True)
-            Image.fromarray(np.ascontiguousarray(pixels)).save(partial)
-            os.replace(partial, final)
+            file.parent.mkdir(exist_ok=True)
+            with whole_file(file) as partial:
+                Image.fromarray(np.ascontiguousarray(pixels)).save(partial)
 
     def save(self, step: int) -> None:
         """checkpoints/<step>: all that an exact resume needs. Older ones are removed once the new one is complete."""
@@ -156,10 +156,8 @@ class Run:
 
     def carry_over(self, step: int) -> None:
         """carry.safetensors: the latest state in little space."""
-        partial = self.folder / ".partial.safetensors"
-        with survived("carry.safetensors"):
+        with survived("carry.safetensors"), whole_file(self.carry) as partial:
             self.carried.save(partial, step)
-            os.replace(partial, self.carry)
 
     def saved_steps(self) -> list[int]:
         """Steps of the complete checkpoints, latest first."""
@@ -196,11 +194,8 @@ class Run:
 
     def export(self, model: torch.nn.Module) -> None:
         """weights/: config.json and model.safetensors, as `FRFSR.from_pretrained` takes them."""
-        partial = self.folder / ".weights.partial"
-        with survived("the weights"):
+        with survived("the weights"), whole_folder(self.folder / "weights") as partial:
             model.save_pretrained(partial)
-            replace_folder(partial, self.folder / "weights")
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def plain(config: RunConfig) -> dict:

@@ -1,22 +1,21 @@
 """Training samples: a pair of photos -> LR, enlarged LR, reference and HR tensors."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from datasets import Dataset
-from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
 from frfsr import degrade
+from frfsr.errors import UserError
+from frfsr.pixels import to_tensor
 from frfsr.recipes.config import TrainingConfig
-from frfsr.recipes.photos import Photos, Place, mirrored, view
+from frfsr.recipes.photos import Photos, Place, UnreadablePhoto, mirrored, skipped, view
 
+BAD_IN_A_ROW = 100
 SHUFFLES = {"easy": 2, "medium": 4, "hard": 8}
-
-
-def to_tensor(image: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(rearrange(image, "h w c -> c h w"))).float() / 255
 
 
 def degraded(hr: np.ndarray) -> dict[str, Tensor]:
@@ -62,18 +61,23 @@ class TrainingSamples(torch.utils.data.Dataset):
     def __init__(self, pairs: Dataset, config: TrainingConfig):
         self.config = config
         self.photos = Photos(pairs, config.cache / max(config.workers, 1))
-        self.places = (
-            self.photos.by_area(config.crop) if config.stage == "sife" else [(i, 0) for i in range(len(pairs))]
-        )
+        self.places: list[Place] = [(i, 0) for i in range(len(pairs))]
+        if config.stage == "sife":
+            self.places = self.photos.by_area(config.crop, config.skip_bad)
         self.order = Order(len(self.places), config.seed)
 
     def __len__(self) -> int:
         return self.config.steps * self.config.batch
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        config = self.config
+        if not self.config.skip_bad:
+            return self.sample(i, self.order[i])
+        return first_readable(lambda attempt: self.sample(i, (self.order[i] + attempt) % len(self.places)))
+
+    def sample(self, i: int, number: int) -> dict[str, Tensor]:
+        """Sample i of the photo of this number."""
+        config, place = self.config, self.places[number]
         rng = np.random.default_rng([config.seed, 1, i])
-        place = self.places[self.order[i]]
         symmetry = int(rng.integers(8)) if config.flip_rotate else 0
         height, width = self.photos.low(place).shape[:2]
         side = config.crop // degrade.SCALE
@@ -123,6 +127,17 @@ class TrainingSamples(torch.utils.data.Dataset):
             reference = degrade.shuffle_patches(reference, SHUFFLES[config.shuffle], rng)
         reference = to_tensor(degrade.flip_rotate(reference, symmetry))
         return recolour(reference, config.reference_colour, rng) if elsewhere else reference
+
+
+def first_readable(sample: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """sample(0), or sample(1), ... if that needs a photo that cannot be read; "bad" counts them, a scalar."""
+    for attempt in range(BAD_IN_A_ROW):
+        try:
+            return sample(attempt) | {"bad": torch.tensor(float(attempt))}
+        except UnreadablePhoto as error:
+            skipped(error)
+            last = error
+    raise UserError(f"{BAD_IN_A_ROW} photos in a row could not be read; the last one: {last}")
 
 
 def drawn_mix(shares: tuple[float, float, float], rng: np.random.Generator) -> Tensor:

@@ -1,52 +1,23 @@
-"""From a yaml and a command line to a configuration, data and initial weights."""
+"""From a configuration to data, a network and its initial weights."""
 
-import argparse
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import yaml
 from accelerate import Accelerator
-from datasets import Dataset, Image, concatenate_datasets
+from datasets import Dataset, concatenate_datasets
 
-from frfsr.data import load_pairs
+from frfsr.architectures import find_architecture
+from frfsr.data import load_pairs, stored
 from frfsr.errors import UserError
-from frfsr.model import FRFSR
+from frfsr.features import TextureEncoder
+from frfsr.network import Network
 from frfsr.recipes.config import RunConfig, TrainingConfig
 from frfsr.recipes.pretrained import load_part, submodule
 from frfsr.reuse import FeatureReuse
 from frfsr.settings import from_mapping
-
-
-def command_line(config_class: type, description: str, arguments: list[str] | None = None):
-    """Parse `--config FILE KEY=VALUE ...` into a configuration; `arguments` default to the process's."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="yaml file, for example recipes/tiny_rec.yaml")
-    parser.add_argument(
-        "settings", nargs="*", metavar="KEY=VALUE", help="changes to it, for example data=pairs.parquet"
-    )
-    options = parser.parse_args(arguments)
-    return load_config(config_class, options.config, options.settings)
-
-
-def load_config(config_class: type, path: str, settings: list[str]):
-    """Read a yaml file and apply KEY=VALUE changes; values are read as yaml, model.KEY reaches into the model."""
-    try:
-        values = yaml.safe_load(Path(path).read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the configuration {path}: {' '.join(str(error).split())}") from error
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise UserError(f"{setting!r} is not of the form KEY=VALUE.")
-        target = values
-        if key.startswith("model."):
-            target, key = values.setdefault("model", {}), key.removeprefix("model.")
-        try:
-            target[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"{setting!r}: the value is no YAML; quote the whole setting if it has blanks.") from error
-    return from_mapping(config_class, values)
 
 
 def require_precision(accelerator: Accelerator) -> None:
@@ -77,33 +48,65 @@ def load_training_pairs(config: RunConfig) -> tuple[Dataset, Dataset]:
 
 def fingerprint(pairs: Dataset) -> str:
     """SHA-256 of the pairs' names and of at most 256 of their images: the same wherever they lie."""
-    stored = pairs.cast_column("input", Image(decode=False)).select_columns(["name", "input"])
-    digest = hashlib.sha256(json.dumps(stored["name"][:]).encode())
-    for i in range(0, len(stored), -(-len(stored) // 256)):
-        image = stored[i]["input"]
+    files = stored(pairs.select_columns(["name", "input", "references"]))
+    digest = hashlib.sha256(json.dumps(files["name"][:]).encode())
+    for i in range(0, len(files), -(-len(files) // 256)):
+        image = files[i]["input"]
         digest.update(Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"])
     return digest.hexdigest()
 
 
-def initialise(model: FRFSR, config: TrainingConfig) -> dict[str, str]:
+def build_network(values: Mapping[str, Any]) -> Network:
+    """The network that a configuration describes, with random weights.
+
+    Args:
+        values: {"architecture": "frfsr", "preset": "tiny", changes to it...}. Without an architecture it is frfsr; a
+            preset is a named constructor of the architecture's configuration, without one its defaults hold.
+
+    Raises:
+        UserError: there is no such architecture, preset or setting.
+    """
+    changes = dict(values)
+    name, preset = changes.pop("architecture", "frfsr"), changes.pop("preset", None)
+    module = find_architecture(name).module
+    if not issubclass(module, Network):
+        raise UserError(f"{name} is only a part of a network: there is nothing to train by a recipe.")
+    presets = {
+        key: getattr(module.config_class, key)
+        for key, value in vars(module.config_class).items()
+        if isinstance(value, classmethod) and not key.startswith("_")
+    }
+    if preset is not None and preset not in presets:
+        raise UserError(f"unknown preset {preset!r} of {name}: use {', '.join(presets) or 'none'}.")
+    return module.of(presets[preset](**changes) if preset else from_mapping(module.config_class, changes))
+
+
+def initialise(model: Network, config: TrainingConfig) -> dict[str, str]:
     """Copy the parts named in `config.init`, and freeze what the stage does not train and `config.frozen`.
 
-    Stage sife trains SIFE alone; rec all but the encoder, as an argmax has no gradient; all the last network alone, so
-    that the first one gives it the F_rec that it was trained for. Returns the SHA-256 of the weights by part.
+    Stage sife trains SIFE alone; rec all but texture encoders, as an argmax has no gradient; all the last box alone, so
+    that the first network of feature reuse gives the F_rec that it was trained for. What a network itself has frozen
+    stays so. Returns the SHA-256 of the weights by part.
     """
-    if isinstance(model.aggregation, FeatureReuse):
-        model.aggregation.fresh = config.fresh
+    parts = dict(model.named_children())
+    for part in parts.values():
+        if isinstance(part, FeatureReuse):
+            part.fresh = config.fresh
     sources = {part: load_part(model, part, weights) for part, weights in config.init.items()}
-    if config.stage == "sife" and model.config.base != "sife":
+    if config.stage == "sife" and getattr(model.config, "base", None) != "sife":
         raise UserError("stage sife needs model.base=sife: without it SIFE makes no image to train on.")
     if config.stage == "all" and not config.init:
         raise UserError("stage all continues the rec stage: give init={all: WEIGHTS}, for example its RUN/weights.")
-    model.requires_grad_(config.stage == "rec")
-    if config.stage != "rec":
-        (model.sife if config.stage == "sife" else model.aggregation).requires_grad_(True)
-    encoders = [encoder for encoder in (model.encoder, model.reference_encoder) if encoder is not None]
-    for part in [*encoders, *(submodule(model, name) for name in config.frozen)]:
-        part.requires_grad_(False)
-    for part in model.children():
+    trained = {"sife": parts.get("sife"), "rec": model, "all": parts.get("aggregation", model)}[config.stage]
+    kept = {id(parameter) for parameter in trained.parameters()}
+    encoders = [part for part in parts.values() if isinstance(part, TextureEncoder)]
+    frozen = [*encoders, *(submodule(model, name) for name in config.frozen)]
+    kept -= {id(parameter) for part in frozen for parameter in part.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in kept:
+            parameter.requires_grad_(False)
+    for name in config.rates:
+        submodule(model, name)
+    for part in parts.values():
         part.train(any(parameter.requires_grad for parameter in part.parameters()))
     return sources

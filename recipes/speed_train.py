@@ -15,14 +15,14 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import save_file
 
-from frfsr import FRFSR
-from frfsr.config import model_config
-from frfsr.errors import UserError
 from frfsr.evals.speed import file_name, machine, measured_devices
 from frfsr.evals.speed_stock import plain_pytorch
-from frfsr.evals.tables import Table, number, write_text
-from frfsr.recipes.config import TrainingConfig
+from frfsr.evals.tables import Table, number
+from frfsr.files import write_text
+from frfsr.recipes.config import TrainingConfig, load_config
+from frfsr.recipes.launch import guarded
 from frfsr.recipes.losses import vgg_features
+from frfsr.recipes.setup import build_network
 
 RECIPES = Path(__file__).parent
 TRAINED = (  # device, recipe, and steps: half of them to warm up
@@ -98,7 +98,7 @@ def write_pairs(folder: Path) -> None:
 
 def write_weights(config: TrainingConfig, weights: Path, vgg: Path) -> None:
     """Random weights of the network that the recipe starts from and of its VGG: nothing has to be downloaded."""
-    FRFSR(model_config(config.model | {"reuse": False})).save_pretrained(weights)
+    build_network(config.model | {"reuse": False}).save_pretrained(weights)
     layers = vgg_features(config.perceptual).state_dict()
     save_file({f"features.{name}": value for name, value in layers.items()}, vgg)
 
@@ -114,14 +114,13 @@ def train_once(folder: Path, recipe: str, steps: int, device: str, precision: st
     """Run the recipe on ``folder/pairs``; figures of its second half."""
     from accelerate import PartialState
 
-    from frfsr.recipes.setup import load_config
     from frfsr.recipes.train import train
 
     out = folder / f"{recipe}-{device}-{precision}-{plain}"
     weights, vgg = folder / "weights", folder / "vgg.safetensors"
     start = f"data={folder / 'pairs'}", f"init={{all: {weights}}}", f"perceptual_weights={vgg}"
     run = f"out={out}", f"steps={steps}", f"log_every={steps // 2}", f"mixed_precision={precision}"
-    config = load_config(TrainingConfig, str(RECIPES / recipe), [*SETTINGS, *start, *run])
+    config = load_config(recipe, [*SETTINGS, *start, *run])
     write_weights(config, weights, vgg)
     PartialState(cpu=device == "cpu")
     with plain_pytorch() if plain else nullcontext():
@@ -136,11 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", default="evals/results", help="folder for the tables (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, ...; default: all there are")
     options = parser.parse_args(arguments)
-    try:
-        return run(options.out, options.device)
-    except UserError as error:
-        print(f"speed_train: {error}", file=sys.stderr)
-        return 2
+    return guarded(lambda: run(options.out, options.device))
 
 
 if __name__ == "__main__":

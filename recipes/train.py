@@ -1,28 +1,27 @@
-"""Train FRFSR: `accelerate launch recipes/train.py --config recipes/tiny_rec.yaml data=PAIRS out=RUN_FOLDER`.
+"""Train a network: `accelerate launch recipes/train.py --config tiny_rec data=PAIRS out=RUN`, or `frfsr train`.
 
 Each field of TrainingConfig (recipes/config.py) can be set in the yaml or as KEY=VALUE behind it, those of the model as
 model.KEY=VALUE. The same command again resumes where the run stopped.
 """
 
 import sys
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
 
-from frfsr.config import model_config
-from frfsr.errors import UserError
-from frfsr.model import FRFSR
 from frfsr.recipes.average import Average
 from frfsr.recipes.carry import Carried
 from frfsr.recipes.config import TrainingConfig
 from frfsr.recipes.guard import Guard
+from frfsr.recipes.launch import run_recipe
 from frfsr.recipes.loop import Loop
 from frfsr.recipes.objectives import AllLosses, Reconstruction, base_image
 from frfsr.recipes.optim import parameter_groups
 from frfsr.recipes.run import Run
 from frfsr.recipes.samples import TrainingSamples
-from frfsr.recipes.setup import command_line, fingerprint, initialise, load_training_pairs, require_precision
+from frfsr.recipes.setup import build_network, fingerprint, initialise, load_training_pairs, require_precision
 from frfsr.recipes.validate import Validation
 
 
@@ -38,7 +37,7 @@ def train(config: TrainingConfig) -> int:
     pairs, held_back = load_training_pairs(config)
     run = Run(config, accelerator, fingerprint(pairs))
 
-    model = FRFSR(model_config(config.model))
+    model = build_network(config.model)
     run.sources = initialise(model, config)
     ema = Average(model.to(accelerator.device), config.ema)
     guard = Guard(accelerator, model.watched(), config.offset_limit)
@@ -54,7 +53,7 @@ def train(config: TrainingConfig) -> int:
     for batch in loop.over(TrainingSamples(pairs, config)):
         with accelerator.accumulate(model, *objective.networks):
             base = base_image(network, batch)
-            image = model(batch["lr"], batch.get("reference"), batch["upsampled"], base=base).image
+            image = model(batch["lr"], batch.get("reference"), batch["upsampled"], **base).image
             loop.meter.add(objective.judge(image, batch))
             loss, terms = objective(image, batch["hr"])
             loop.meter.add(terms)
@@ -63,16 +62,11 @@ def train(config: TrainingConfig) -> int:
                 optimizer, accelerator.clip_grad_norm_(trained, config.clip_norm)
             ):
                 ema.update_parameters(network)
-    accelerator.end_training()
     return loop.exit_code
 
 
-def main(arguments: list[str] | None = None) -> int:
-    try:
-        return train(command_line(TrainingConfig, __doc__, arguments))
-    except UserError as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 2
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_recipe(train, TrainingConfig, __doc__, arguments)
 
 
 if __name__ == "__main__":

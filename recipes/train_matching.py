@@ -1,4 +1,4 @@
-"""Train the texture encoder: `accelerate launch recipes/train_matching.py --config recipes/tiny_student.yaml`.
+"""Train the texture encoder: `frfsr train tiny_student data=PHOTOS out=RUN`.
 
 Teacher: two sharp views of a photo. Student: the LR image enlarged against the sharp view, also distilled from the
 teacher (C2-Matching's scheme, which the paper's texture encoder follows). Each field of MatchingConfig
@@ -7,6 +7,7 @@ model whose encoder is the trained one.
 """
 
 import sys
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
@@ -14,29 +15,38 @@ from accelerate.utils import DataLoaderConfiguration, set_seed
 from einops import repeat
 from torch import Tensor, nn
 
-from frfsr.config import model_config
 from frfsr.errors import UserError
+from frfsr.features import TextureEncoder
 from frfsr.kernels import flow_warp
 from frfsr.matching import correspond, enlarge_flow
-from frfsr.model import FRFSR
+from frfsr.network import Network
 from frfsr.recipes.carry import Carried
 from frfsr.recipes.config import MatchingConfig
 from frfsr.recipes.guard import Guard
+from frfsr.recipes.launch import run_recipe
 from frfsr.recipes.loop import Loop
 from frfsr.recipes.losses import contrastive_loss, distillation_loss, known_matches, matching_cross_entropy
 from frfsr.recipes.pretrained import load_part
 from frfsr.recipes.run import PICTURED, Run
-from frfsr.recipes.setup import command_line, fingerprint, load_training_pairs, require_precision
+from frfsr.recipes.setup import build_network, fingerprint, load_training_pairs, require_precision
 from frfsr.recipes.views import Views
 
 VALIDATION_VIEWS = 48
 WHITE = 8  # matching error in the pictures, in feature positions
 
 
+def matching_network(config: MatchingConfig) -> Network:
+    """The configuration's network; UserError if it has no texture encoder of its own to train."""
+    network = build_network(config.model)
+    if not isinstance(getattr(network, "encoder", None), TextureEncoder):
+        raise UserError(f"{network.architecture} has no texture encoder that is trained apart: train it in stage rec.")
+    return network
+
+
 class Encoders(nn.Module):
     """The texture encoder of a model, or both if it has one for each image: two images -> two feature maps."""
 
-    def __init__(self, model: FRFSR):
+    def __init__(self, model: Network):
         super().__init__()
         self.encoder, self.reference_encoder = model.encoder, model.reference_encoder
 
@@ -79,7 +89,7 @@ class MatchingLoss:
         self.config, self.teacher = config, None
         self.sources: dict[str, str] = {}
         if config.stage == "student" and config.teacher:
-            teacher = FRFSR(model_config(config.model))
+            teacher = matching_network(config)
             self.sources["teacher"] = load_part(teacher, "encoder", config.teacher)
             if teacher.reference_encoder is not None:
                 load_part(teacher, "reference_encoder", config.teacher)
@@ -110,7 +120,7 @@ def train(config: MatchingConfig) -> int:
     set_seed(config.seed)
     photos, held_back = load_training_pairs(config)
     run = Run(config, accelerator, fingerprint(photos))
-    model = FRFSR(model_config(config.model))
+    model = matching_network(config)
     run.sources = {part: load_part(model, part, weights) for part, weights in config.init.items()}
     objective = MatchingLoss(config, accelerator.device)
     run.sources |= objective.sources
@@ -131,16 +141,11 @@ def train(config: MatchingConfig) -> int:
             accelerator.backward(guard.watch(loss))
             if accelerator.sync_gradients:
                 guard.step(optimizer, accelerator.clip_grad_norm_(encoders.parameters(), float("inf")))
-    accelerator.end_training()
     return loop.exit_code
 
 
-def main(arguments: list[str] | None = None) -> int:
-    try:
-        return train(command_line(MatchingConfig, __doc__, arguments))
-    except UserError as error:
-        print(f"train_matching: {error}", file=sys.stderr)
-        return 2
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_recipe(train, MatchingConfig, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,32 @@
 """Validation on held-back pairs: PSNR-Y with the true reference, another pair's, and none but the image itself."""
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
 
-from frfsr import degrade
 from frfsr.data import load_pairs
+from frfsr.errors import UserError
 from frfsr.evals.metrics import psnr_y
-from frfsr.model import FRFSR
+from frfsr.network import Network
+from frfsr.pixels import to_tensor
 from frfsr.recipes.config import TrainingConfig
+from frfsr.recipes.photos import Photos, UnreadablePhoto, skipped
 from frfsr.recipes.run import PICTURED
-from frfsr.recipes.samples import degraded, to_tensor
+from frfsr.recipes.samples import degraded
 
 
 class Validation:
     """Measures a model on the pairs that training never sees and, without a reference, on the photos `validate_on`."""
 
-    def __init__(self, model: FRFSR, pairs: Dataset, config: TrainingConfig):
-        self.model, self.pairs, self.stage = model, pairs, config.stage
-        self.photos = load_pairs(config.validate_on) if config.validate_on else []
+    def __init__(self, model: Network, pairs: Dataset, config: TrainingConfig):
+        self.model, self.config = model, config
+        self.pairs = Photos(pairs, config.cache / 4)
+        self.photos = Photos(load_pairs(config.validate_on), config.cache / 4) if config.validate_on else None
 
     @torch.no_grad()
     def __call__(self) -> tuple[dict[str, float], list[list[Tensor]]]:
@@ -30,30 +35,53 @@ class Validation:
         psnr: with the pair's reference (sife stage: none); psnr_unrelated: with the next one's; psnr_own: with the
         enlarged LR image as reference; psnr_bicubic: of the input; psnr_photos: of `validate_on`, without a reference.
         """
-        model, pairs = self.model, self.pairs
-        device = next(model.parameters()).device
-        model.eval()
+        self.model.eval()
         scores, rows = defaultdict(list), []
-
-        for i, pair in enumerate(pairs):
-            hr = degrade.crop_to_multiple(np.asarray(pair["input"]))
-            sample = {name: value[None].to(device) for name, value in degraded(hr).items()}
-            scores["psnr_bicubic"].append(psnr_y(sample["upsampled"], hr))
-            if self.stage == "sife":
-                image, reference = model(sample["lr"], None, sample["upsampled"]).image[0], sample["upsampled"][0]
-            else:
-                reference = to_tensor(np.asarray(pair["references"][0])).to(device)
-                unrelated = to_tensor(np.asarray(pairs[(i + 1) % len(pairs)]["references"][0])).to(device)
-                image = model(sample["lr"], reference[None], sample["upsampled"]).image[0]
-                distrusted = model(sample["lr"], unrelated[None], sample["upsampled"]).image
-                scores["psnr_unrelated"].append(psnr_y(distrusted, hr))
-                own = model(sample["lr"], sample["upsampled"], sample["upsampled"]).image
-                scores["psnr_own"].append(psnr_y(own, hr))
-            scores["psnr"].append(psnr_y(image, hr))
-            if i < PICTURED:
-                rows.append([sample["upsampled"][0], image, reference, sample["hr"][0]])
-        for photo in self.photos:
-            hr = degrade.crop_to_multiple(np.asarray(photo["input"]))
-            sample = {name: value[None].to(device) for name, value in degraded(hr).items()}
-            scores["psnr_photos"].append(psnr_y(model(sample["lr"], None, sample["upsampled"]).image, hr))
+        for i in range(len(self.pairs)):
+            with self.skipping():
+                row = self.measure_pair(i, scores)
+                rows += [row] if len(rows) < PICTURED else []
+        for i in range(len(self.photos) if self.photos else 0):
+            with self.skipping():
+                hr = self.photos.sharp((i, 0))
+                sample = self.degraded(hr)
+                image = self.model(sample["lr"], None, sample["upsampled"]).image
+                scores["psnr_photos"].append(psnr_y(image, hr))
+        if not rows:
+            raise UserError("none of the held-back photos can be read.")
         return {name: float(np.mean(values)) for name, values in scores.items()}, rows
+
+    def measure_pair(self, i: int, scores: dict[str, list[float]]) -> list[Tensor]:
+        """Add a pair's scores, and give its row of pictures."""
+        model, hr = self.model, self.pairs.sharp((i, 0))
+        sample = self.degraded(hr)
+        lr, upsampled = sample["lr"], sample["upsampled"]
+        if self.config.stage == "sife":
+            image, reference = model(lr, None, upsampled).image, upsampled
+        else:
+            reference, unrelated = (self.reference(k) for k in (i, (i + 1) % len(self.pairs)))
+            image = model(lr, reference, upsampled).image
+            scores["psnr_unrelated"].append(psnr_y(model(lr, unrelated, upsampled).image, hr))
+            scores["psnr_own"].append(psnr_y(model(lr, upsampled, upsampled).image, hr))
+        scores["psnr"].append(psnr_y(image, hr))
+        scores["psnr_bicubic"].append(psnr_y(upsampled, hr))
+        return [upsampled[0], image[0], reference[0], sample["hr"][0]]
+
+    def degraded(self, hr: np.ndarray) -> dict[str, Tensor]:
+        """The tensors of `samples.degraded` as a batch of one, on the model's device."""
+        device = next(self.model.parameters()).device
+        return {name: value[None].to(device) for name, value in degraded(hr).items()}
+
+    def reference(self, i: int) -> Tensor:
+        """A pair's first reference, (1, 3, H, W)."""
+        return to_tensor(self.pairs.sharp((i, 1)))[None].to(next(self.model.parameters()).device)
+
+    @contextmanager
+    def skipping(self) -> Iterator[None]:
+        """Leave out what needs a photo that cannot be read, if the run may."""
+        try:
+            yield
+        except UnreadablePhoto as error:
+            if not self.config.skip_bad:
+                raise
+            skipped(error)

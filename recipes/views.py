@@ -6,10 +6,11 @@ from datasets import Dataset
 from torch import Tensor
 
 from frfsr import degrade
+from frfsr.pixels import to_tensor
 from frfsr.recipes.config import MatchingConfig
 from frfsr.recipes.homography import random_homography, shift, similarity, transform, warp
 from frfsr.recipes.photos import Photos, mirrored
-from frfsr.recipes.samples import degraded, log_uniform, recolour, to_tensor
+from frfsr.recipes.samples import degraded, first_readable, log_uniform, recolour
 
 
 class Views(torch.utils.data.Dataset):
@@ -22,15 +23,22 @@ class Views(torch.utils.data.Dataset):
     def __init__(self, pairs: Dataset, config: MatchingConfig, length: int, seed: int):
         self.config, self.length, self.seed = config, length, seed
         self.photos = Photos(pairs, config.cache / max(config.workers, 1))
-        self.places = self.photos.by_area(config.size)
+        self.places = self.photos.by_area(config.size, config.skip_bad)
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
+        if not self.config.skip_bad:
+            return self.sample(i, 0)
+        return first_readable(lambda attempt: self.sample(i, attempt))
+
+    def sample(self, i: int, attempt: int) -> dict[str, Tensor]:
+        """Sample i, of the photo so many places behind the one that is drawn."""
         config, size = self.config, self.config.size
         rng = np.random.default_rng([self.seed, i])
-        photo = self.photos.sharp(self.places[int(rng.integers(len(self.places)))])
+        number = int(rng.integers(len(self.places)))
+        photo = self.photos.sharp(self.places[(number + attempt) % len(self.places)])
         top, left = (int(rng.integers(0, max(side - size, 0) + 1)) for side in photo.shape[:2])
         symmetry = int(rng.integers(8))
         crop = degrade.flip_rotate(mirrored(photo, top, left, size, size), symmetry)

@@ -16,15 +16,16 @@ from safetensors.torch import load_file
 
 import frfsr.recipes.train as recipe
 from frfsr import degrade
-from frfsr.config import FRFSRConfig, model_config
+from frfsr.config import FRFSRConfig
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
+from frfsr.pixels import to_tensor
 from frfsr.recipes.average import Average
-from frfsr.recipes.config import TrainingConfig
+from frfsr.recipes.config import TrainingConfig, load_config
 from frfsr.recipes.optim import parameter_groups, rate_factor
 from frfsr.recipes.run import append
-from frfsr.recipes.samples import TrainingSamples, to_tensor
-from frfsr.recipes.setup import load_config, load_training_pairs
+from frfsr.recipes.samples import TrainingSamples
+from frfsr.recipes.setup import build_network, load_training_pairs
 
 RECIPES = Path(recipe.__file__).parent
 SMALL = [
@@ -92,7 +93,7 @@ FAST = ("init={}", "mixed_precision=no", "checkpoint_every=2", "validate_every=1
 def test_two_processes_train_as_one(pairs, vgg16, tmp_path, stage):
     settings = [*FAST, "steps=3"]
     if stage == "all":
-        FRFSR(model_config(config(pairs).model)).save_pretrained(tmp_path / "rec")
+        build_network(config(pairs).model).save_pretrained(tmp_path / "rec")
         settings += [f"init={{all: {tmp_path / 'rec'}}}", "perceptual=vgg16", f"perceptual_weights={vgg16}"]
     for processes in (1, 2):
         out = tmp_path / str(processes)
@@ -181,9 +182,7 @@ def test_a_line_is_added_whole_or_not_at_all(tmp_path):
 
 
 def config(pairs: Path, *settings: str) -> TrainingConfig:
-    return load_config(
-        TrainingConfig, str(RECIPES / "tiny_rec.yaml"), [f"data={pairs}", "out=unused", *SMALL, *settings]
-    )
+    return load_config("tiny_rec", [f"data={pairs}", "out=unused", *SMALL, *settings])
 
 
 @pytest.mark.parametrize(
@@ -194,11 +193,18 @@ def config(pairs: Path, *settings: str) -> TrainingConfig:
         ("crop=30", "multiple of 4"),
         ("steps", "KEY=VALUE"),
         ("data=", "data is not set"),
-        ("lr=fast", "lr must be a number"),
-        ("steps=1.5", "steps must be a whole number"),
-        ("flip_rotate=maybe", "flip_rotate must be true or false"),
+        ("lr=fast", "lr: should be a valid number"),
+        ("steps=1.5", "steps: should be a valid integer"),
+        ("flip_rotate=maybe", "flip_rotate: should be a valid boolean"),
         ("init={a: b", "the value is no YAML"),
-        ("init=runs/rec/weights", "init must be {PART: WEIGHTS}"),
+        ("init=runs/rec/weights", "init: should be a valid dictionary"),
+        ("batch=0", "batch: should be greater than or equal to 1, got 0"),
+        ("log_every=0", "log_every: should be greater than or equal to 1"),
+        ("workers=-1", "workers: should be greater than or equal to 0"),
+        ("lr=.nan", "lr: should be a finite number"),
+        ("own_share=1.5", "own_share: should be less than or equal to 1"),
+        ("base_mix=[0.5, 0.1, 0.1]", "base_mix must be three shares that add up to 1"),
+        ("reference_zoom=[1.7, 0.6]", "reference_zoom must be a range"),
     ],
 )
 def test_configuration_errors_say_what_to_do(pairs, setting, message):
@@ -212,9 +218,28 @@ def test_numbers_without_a_decimal_point_are_numbers(pairs):
     assert settings.lr_offset == (1e-4, 1e-5, 1e-6)
 
 
+def test_a_recipe_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("tiny_student", ["data=x", "out=y"]).stage == "student"
+    with pytest.raises(UserError, match=r"no configuration 'tiny_rek': give a yaml file, or one of .*tiny_rec"):
+        load_config("tiny_rek")
+
+
+def test_a_network_is_built_by_architecture_and_preset():
+    assert build_network({"preset": "tiny"}).config == FRFSRConfig.tiny()
+    assert build_network({"architecture": "frfsr", "preset": "tiny", "reuse": True}).config.reuse
+    for values, message in [
+        ({"architecture": "frfsrr"}, "unknown architecture"),
+        ({"architecture": "extractor"}, "only a part"),
+        ({"preset": "large"}, "unknown preset 'large' of frfsr: use paper, published, tiny"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            build_network(values)
+
+
 def test_unknown_model_key_names_the_nearest(pairs):
     with pytest.raises(UserError, match="did you mean 'groups'"):
-        model_config({"preset": "tiny", "group": 2})
+        build_network({"preset": "tiny", "group": 2})
 
 
 def test_samples_depend_on_their_number_alone(pairs):

@@ -1,18 +1,22 @@
 """What a training sample consists of: crops of photos of any size, references from elsewhere, views, base images."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from frfsr import degrade
+from frfsr import FRFSR, FRFSRConfig, degrade
 from frfsr.data import load_pairs
+from frfsr.pixels import to_tensor
 from frfsr.recipes.config import MatchingConfig, TrainingConfig
 from frfsr.recipes.objectives import base_image
 from frfsr.recipes.photos import Photos, mirrored, view
-from frfsr.recipes.samples import Order, TrainingSamples, drawn_mix, recolour, to_tensor
+from frfsr.recipes.samples import Order, TrainingSamples, drawn_mix, recolour
 from frfsr.recipes.setup import fingerprint
+from frfsr.recipes.validate import Validation
 from frfsr.recipes.views import Views
 
 
@@ -96,6 +100,23 @@ def test_an_unreadable_photo_is_named(photos, tmp_path):
         Photos(load_pairs(tmp_path), 1).sharp((0, 0))
 
 
+def test_bad_photos_are_skipped_and_counted_on_request(photos, tmp_path):
+    for part in ("input", "ref"):
+        shutil.copytree(photos / part, tmp_path / part)
+    for name in ("input/1.png", "ref/2.png"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:300])
+    config = TrainingConfig(data="x", out="y", held_back=1, skip_bad=True, validate_on=str(tmp_path / "input"))
+    with pytest.warns(UserWarning, match="skipped: 1: "):
+        drawn = [samples(tmp_path, skip_bad=True)[i] for i in range(4)]
+    assert sum(sample["bad"].item() for sample in drawn) >= 2
+    assert len(samples(tmp_path, skip_bad=True, stage="sife", crop=16).places) > 0
+    model = FRFSR(FRFSRConfig.tiny())
+    with pytest.warns(UserWarning, match="skipped: 2: "):
+        scores, rows = Validation(model, load_pairs(tmp_path), config)()
+    assert len(rows) == 2  # pairs 1 and 2 have a bad photo
+    assert scores["psnr_photos"] > 10
+
+
 def test_a_view_at_zoom_one_is_the_photo_itself():
     image = smooth(np.random.default_rng(1), 64, 80)
     assert np.array_equal(view(image, 32, (30, 40)), image[14:46, 24:56])
@@ -163,7 +184,7 @@ def test_base_images_are_drawn_from_own_bicubic_and_better_ones(small_model):
     mix = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0.75, 0, 0.25]])
     with torch.no_grad():
         own_base = small_model(lr, None, upsampled).image
-        base = base_image(small_model, {"lr": lr, "upsampled": upsampled, "hr": truth, "base_mix": mix})
+        base = base_image(small_model, {"lr": lr, "upsampled": upsampled, "hr": truth, "base_mix": mix})["base"]
         torch.testing.assert_close(base[0], own_base[0])
         torch.testing.assert_close(base[1], upsampled[1])
         torch.testing.assert_close(base[2], own_base[2] + 0.25 * (truth[2] - own_base[2]))

@@ -252,13 +252,13 @@ def test_exploded_offsets_are_no_fault_of_the_critic(pairs, rec, vgg16, tmp_path
     ("settings", "message"),
     [
         (["init={}"], "give init={all: WEIGHTS}"),
-        (["perceptual_weights=nowhere.safetensors"], "perceptual_weights: no usable weights at 'nowhere.safetensors'"),
-        (["perceptual_weights=Makefile"], "perceptual_weights: no usable weights"),
+        (["perceptual_weights=nowhere.safetensors"], "perceptual_weights: no model 'nowhere.safetensors'"),
+        (["perceptual_weights=Makefile"], "perceptual_weights: Makefile"),
         (["perceptual=vgg19"], "has not all layers of vgg19"),
-        (["init={all: nowhere}"], "init all: no usable weights at 'nowhere'"),
+        (["init={all: nowhere}"], "init all: no model 'nowhere'"),
         (["init={sife: torchvision}"], "torchvision has no such network"),
         (["accumulate=3"], "accumulate (3) must divide batch (2)"),
-        (["lr=fast"], "lr must be a number, got 'fast'"),
+        (["lr=fast"], "lr: should be a valid number"),
     ],
 )
 def test_mistakes_stop_before_the_first_step(pairs, rec, vgg16, tmp_path, capsys, settings, message):

@@ -11,7 +11,7 @@ from frfsr.architectures import load
 from frfsr.degrade import downscale, upscale_bicubic
 from frfsr.evals.metrics import psnr_y
 from frfsr.imageio import Photo
-from frfsr.recipes.samples import to_tensor
+from frfsr.pixels import to_tensor
 from frfsr.upscaling.upscale import upscale_photo
 
 PACKAGED = ("frfsr-tiny", "frfsr-tiny-gan")
