@@ -1,4 +1,4 @@
-"""Mutated image files of every format through the reader: refused in one line, or read as an independent decoder does.
+"""Mutated image files of every format: refused in one line, or read as an independent decoder does and written again.
 
     python tests/fuzz.py [COUNT] [SEED]        (`make fuzz` runs 5,000)
 
@@ -6,6 +6,7 @@ Reports tracebacks, hangs, memory beyond the limit and silent garbage; culprits 
 """
 
 import io
+import os
 import random
 import resource
 import sys
@@ -13,16 +14,19 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms
 
+from frfsr import cli
 from frfsr.errors import UserError
-from frfsr.imageio import Photo, read_photo
+from frfsr.imageio import Photo, read_photo, write_photo
 from frfsr.imageio.photo import to_8_bit
 
 FINDINGS = Path("fuzz-findings")
@@ -61,7 +65,16 @@ def seeds() -> dict[str, bytes]:
         files[name] = file.getvalue()
 
     pillow("8.png", picture, format="PNG")
-    pillow("alpha.png", Image.fromarray(rgba), format="PNG", dpi=(72, 72))
+    said: dict = {
+        "icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        "exif": Image.Exif(),
+    }
+    said["exif"].update({0x0112: 6, 0x010F: "Maker", 0x011A: 72.0, 0x011B: 72.0})
+    said["exif"].get_ifd(0x8769).update({0x829A: 0.01, 0xA002: 64, 0x9003: "2026:01:01 00:00:00"})
+    pillow("alpha.png", Image.fromarray(rgba), format="PNG", dpi=(72, 72), **said)
+    pillow("said.jpg", picture, format="JPEG", xmp=b"<x tiff:Orientation='6'/>", **said)
+    pillow("said.webp", picture, format="WEBP", **said)
+    pillow("said.tif", picture, format="TIFF", compression="tiff_lzw", **said)
     pillow("palette.png", picture.quantize(50), format="PNG")
     files["16.png"] = bytes(imagecodecs.png_encode(deep))
     pillow("444.jpg", picture, format="JPEG", quality=90, subsampling="4:4:4")
@@ -188,15 +201,48 @@ def verdict(data: bytes) -> str:
         except UserError as error:
             if "\n" in str(error) or not str(error).startswith("x: "):
                 return f"unclear message {error}"
+            if fault := through_command_line(data):
+                return fault
         except BaseException as error:
             return f"traceback {type(error).__name__}: {error}"
         else:
+            if fault := writing_fault(photo):
+                return fault
             outcome = "warned" if any("damaged" in str(note.message) for note in notes) else compare(photo, data)
     if time.monotonic() - start > SLOWEST:
         return "hang"
     if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before > MOST_MEMORY * 1024:
         return "memory"
     return outcome
+
+
+def writing_fault(photo: Photo) -> str | None:
+    """Return what goes wrong when the photo, with all that its file said, is written and read again; mostly None."""
+    with TemporaryDirectory() as folder:
+        for suffix in (".png", ".tif", ".webp", *([] if photo.has_alpha else [".jpg"])):
+            path = Path(folder, f"x{suffix}")
+            try:
+                write_photo(photo, path)
+                again = read_photo(path, strict=True)
+            except Exception as error:
+                return f"unwritable as {suffix}: {type(error).__name__}: {error}"
+            if suffix in (".png", ".tif") and not np.array_equal(again.pixels, photo.pixels):
+                return f"garbage written as {suffix}"
+            if os.listdir(folder) != [path.name]:
+                return "partial file left"
+            path.unlink()
+    return None
+
+
+def through_command_line(data: bytes) -> str | None:
+    """Return what is wrong with how `frfsr upscale` refuses a file that the reader refuses; mostly None."""
+    with TemporaryDirectory() as folder, redirect_stderr(io.StringIO()) as said:
+        Path(folder, "x").write_bytes(data)
+        code = cli.main(["upscale", f"{folder}/x", "-o", f"{folder}/out.png", "--max-pixels", str(MAX_PIXELS)])
+        lines = [line for line in said.getvalue().splitlines() if line]
+        if code != 2 or len(lines) != 1 or os.listdir(folder) != ["x"]:
+            return f"unclear refusal: exit code {code}, {len(lines)} lines, files {os.listdir(folder)}"
+    return None
 
 
 def compare(photo: Photo, data: bytes) -> str:

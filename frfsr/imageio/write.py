@@ -1,6 +1,7 @@
 """Photos -> files: what can be stored where, and the whole file or none."""
 
 import os
+import struct
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,7 @@ from frfsr.imageio.tiff_write import write_tiff
 
 WRITE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # pixels; limits of the formats
+USUAL_GAMMA = struct.pack(">I", 45_455)  # in a PNG: that of sRGB, which every program supposes
 DEEP_FORMATS = ("PNG", "TIFF")
 MOST_EXIF = 65_500  # bytes in a segment of a JPEG, besides its name
 
@@ -97,7 +99,8 @@ def _note_losses(photo: Photo, path: str | Path, image_format: str) -> None:
     losses = []
     if photo.pixels.dtype == np.uint16 and image_format not in DEEP_FORMATS:
         losses.append(f"{image_format} holds 8 of the 16 bits; write .png or .tif to keep them")
-    if image_format != "PNG" and any(name == b"gAMA" for name, _ in photo.metadata.png_color):
+    gamma = dict(photo.metadata.png_color).get(b"gAMA", USUAL_GAMMA)
+    if image_format != "PNG" and gamma != USUAL_GAMMA:
         losses.append(f"{image_format} cannot say the gamma that the input has; write .png to keep it")
     if image_format == "JPEG" and max(map(len, (photo.metadata.exif or b"", photo.metadata.xmp or b""))) > MOST_EXIF:
         losses.append(
