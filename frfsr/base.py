@@ -29,12 +29,14 @@ class Adapted(SingleImageNetwork):
     Args:
         module: holds the weights.
         enlarge: LR (B, 3, h, w), RGB in [0, 1], in the dtype of the weights -> (B, 3, 4h, 4w); it may change the LR.
-        architecture: what the module is.
+        title: the network's name.
     """
 
-    def __init__(self, module: nn.Module, enlarge: Callable[[Tensor], Tensor], architecture: str):
+    architecture = "adapted"
+
+    def __init__(self, module: nn.Module, enlarge: Callable[[Tensor], Tensor], title: str):
         super().__init__(None)
-        self.module, self.enlarge, self.architecture = module, enlarge, architecture
+        self.module, self.enlarge, self.title = module, enlarge, title
 
     def image(self, lr: Tensor, upsampled: Tensor | None = None) -> Tensor:
         weights = next(self.module.parameters())

@@ -72,7 +72,7 @@ def test_spandrel_file(tmp_path: Path) -> None:
     network = compact(num_feat=8, num_conv=2, upscale=4).eval()
     save_file(network.state_dict(), tmp_path / "compact.safetensors")
     loaded = load_single_image(tmp_path / "compact.safetensors", "cpu")
-    assert loaded.architecture == "RealESRGAN Compact"
+    assert loaded.title == "RealESRGAN Compact"
     assert same(loaded, network(LR).clamp(0, 1))
     torch.save({"params_ema": network.state_dict()}, tmp_path / "compact.pth")
     assert same(load_single_image(tmp_path / "compact.pth", "cpu"), network(LR).clamp(0, 1))
@@ -85,7 +85,7 @@ def test_rcan_leaves_its_input_alone(tmp_path: Path) -> None:
     network = rcan(n_resgroups=1, n_resblocks=1, n_feats=16, reduction=4, scale=4).eval()
     torch.save(network.state_dict(), tmp_path / "rcan.pt")
     loaded = load_single_image(tmp_path / "rcan.pt", "cpu")
-    assert loaded.architecture == "RCAN"
+    assert loaded.title == "RCAN"
     assert same(loaded, network(LR.clone()).clamp(0, 1))
 
 

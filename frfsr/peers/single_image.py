@@ -118,8 +118,8 @@ class SRCNN(SingleImageNetwork):
     @classmethod
     def published(cls, state: State) -> tuple[SRCNNConfig, Names]:
         wide, narrow, _ = (size(state, f"conv{n}.weight") for n in (1, 2, 3))
-        kernels = tuple(state[f"conv{n}.weight"].shape[-1] for n in (1, 2, 3))
-        return SRCNNConfig(kernels, (wide, narrow)), {}
+        first, second, third = (state[f"conv{n}.weight"].shape[-1] for n in (1, 2, 3))
+        return SRCNNConfig((first, second, third), (wide, narrow)), {}
 
 
 class ResidualNetwork(SingleImageNetwork):
@@ -130,6 +130,10 @@ class ResidualNetwork(SingleImageNetwork):
 
     config_class = ResidualConfig
     convolutions: ClassVar[dict[str, int]]
+    conv_body: nn.Conv2d
+    conv_up1: nn.Conv2d
+    conv_up2: nn.Conv2d
+    conv_hr: nn.Conv2d
 
     def __init__(self, config: ResidualConfig):
         super().__init__(config)

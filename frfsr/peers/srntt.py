@@ -190,7 +190,7 @@ class SRNTT(Network):
     config_class = SRNTTConfig
     min_side = LEAST_SIDE
     max_references = 1
-    texture_net: ClassVar[type[nn.Module]] = TextureNet
+    texture_net: ClassVar[type] = TextureNet
 
     def __init__(self, config: Any):
         super().__init__(config)
@@ -217,7 +217,7 @@ class SRNTT(Network):
         upsampled = enlarge_8_bit(lr) if upsampled is None else upsampled
         lr, upsampled = pad_sides(lr, LEAST_SIDE, 1), pad_sides(upsampled, 4 * LEAST_SIDE, 4)
         if references is None:
-            net = self.aggregation.second if isinstance(self.aggregation, FeatureReuse) else self.aggregation
+            net: Any = self.aggregation.second if isinstance(self.aggregation, FeatureReuse) else self.aggregation
             return SRResult(net.single_image(lr)[..., : 4 * height, : 4 * width])
         if isinstance(references, Tensor):
             references = self.encode_reference(references, reference_blurred)
