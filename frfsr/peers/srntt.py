@@ -210,15 +210,15 @@ class SRNTT(Network):
         Args:
             lr: (B, 3, h, w), RGB in [0, 1], of any size.
             references: an image (B, 3, H, W), a result of `encode_reference`, or None for the plain image.
-            upsampled: `lr` enlarged x4, (B, 3, 4h, 4w), for the matching; by default bicubic, rounded to 8 bits.
+            upsampled: `lr` enlarged x4, (B, 3, 4h, 4w), for the matching; by default by Pillow's bicubic.
             reference_blurred: of a reference given as an image, see `encode_reference`.
         """
-        height, width = lr.shape[-2:]
+        height, width = (4 * side for side in lr.shape[-2:])
         upsampled = enlarge_8_bit(lr) if upsampled is None else upsampled
         lr, upsampled = pad_sides(lr, LEAST_SIDE, 1), pad_sides(upsampled, 4 * LEAST_SIDE, 4)
         if references is None:
             net: Any = self.aggregation.second if isinstance(self.aggregation, FeatureReuse) else self.aggregation
-            return SRResult(net.single_image(lr)[..., : 4 * height, : 4 * width])
+            return SRResult(net.single_image(lr)[..., :height, :width])
         if isinstance(references, Tensor):
             references = self.encode_reference(references, reference_blurred)
         with torch.no_grad():
@@ -228,7 +228,7 @@ class SRNTT(Network):
         features = self.aggregation(swapped)
         image = self.aggregation.reconstruct(features, swapped)
         score, flow = F.pad(found.score, (1, 1, 1, 1)), F.pad(found.flow, (0, 0, 1, 1, 1, 1))
-        image, features = (result[..., : 4 * height, : 4 * width] for result in (image, features))
+        image, features = (result[..., :height, :width] for result in (image, features))
         return SRResult(image, features, Correspondence(score, flow, found.index))
 
     @torch.no_grad()
@@ -237,7 +237,7 @@ class SRNTT(Network):
 
         Args:
             reference: (B, 3, H, W), RGB in [0, 1], of any size.
-            blurred: the same reduced to a quarter and enlarged again; by default bicubic, rounded to 8 bits twice.
+            blurred: the same reduced to a quarter and enlarged again; by default by Pillow's bicubic.
         """
         reference = pad_sides(reference, 4 * LEAST_SIDE, 4)
         if blurred is None:
@@ -273,8 +273,7 @@ def unwrap_parts(parts: Mapping[str, Any], architecture: str) -> tuple[State, St
     if set(parts) != set(PARTS):
         given = ", ".join(map(str, list(parts)[:4])) or "none"
         raise UserError(f"{architecture} needs the parts {', '.join(PARTS)}; got {given}.")
-    net_g, vgg = (unwrap(parts[part], part) for part in PARTS)
-    return net_g, vgg
+    return unwrap(parts["net_g"], "net_g"), unwrap(parts["vgg"], "vgg")
 
 
 def texture_channels(vgg: State) -> tuple[int, int, int]:
