@@ -114,8 +114,9 @@ def pytest_terminal_summary(terminalreporter) -> None:
     rows = [value for report in reports for name, value in report.user_properties if name == "golden"]
     if rows:
         terminalreporter.section("largest error against the published implementation, relative to the largest value")
+        width = max(len(what) for what, *_ in rows) + 2
         for what, dtype, error, tolerance in rows:
-            terminalreporter.line(f"{what:<63}{dtype:<9}{error:9.1e}  of {tolerance:.0e}")
+            terminalreporter.line(f"{what:<{width}}{dtype:<9}{error:9.1e}  of {tolerance:.0e}")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """TTSR: "Learning Texture Transformer Network for Image Super-Resolution" (Yang et al., CVPR 2020)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch.func import functional_call
 
 from frfsr.checkpoints import Names, State, count, load_published, size, unwrap
 from frfsr.features import ReferencePyramid, VGGTrunk
-from frfsr.network import Network, ReferenceFeatures, SRResult, enlarge_8_bit, pad_sides
+from frfsr.network import Network, Rates, ReferenceFeatures, SRResult, enlarge_8_bit, pad_sides
 from frfsr.peers.texture_transformer import (
     VGG19_LAYERS,
     ScaleMerge,
@@ -199,6 +200,10 @@ class TTSR(Network):
         ]
         textures, details = zip(*found, strict=True)
         return Transferred(2 * lr - 1, attention, textures, details, correspondence)
+
+    def parameter_groups(self, rates: Rates) -> list[dict[str, Any]]:
+        """Train the encoder at a tenth of the main rate, as published, unless `rates.parts` says otherwise."""
+        return super().parameter_groups(replace(rates, parts={"encoder": rates.main / 10} | rates.parts))
 
 
 def transferal_perceptual_loss(

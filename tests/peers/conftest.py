@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class PeerCase:
         return {files[module]: state for module, state in self.states.items()}
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[name]
+        return self.tensors[name].clone()
 
     def gradient_tolerance(self, dtype: torch.dtype) -> float:
         """Of the largest value: single elements move in float32, where a ReLU or clamp falls on its other side."""
@@ -88,6 +88,7 @@ class PeerCase:
 def peer_case(golden_rule) -> Callable[[str], PeerCase]:
     """peer_case(name): a case of the published implementations; skips the test where they are not at hand."""
 
+    @lru_cache(maxsize=1)  # tests run in both precisions one after the other
     def peer_case(name: str) -> PeerCase:
         for manifest in MANIFESTS:
             if not (GOLDEN / manifest).exists():

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from frfsr.network import Rates
 from frfsr.peers.texture_transformer import search, soft_attention, transfer
-from frfsr.peers.ttsr import from_published, names, transferal_perceptual_loss
+from frfsr.peers.ttsr import TTSR, TTSRConfig, from_published, names, transferal_perceptual_loss
 
 PRECISIONS = (torch.float64, torch.float32)
 INPUTS = ("lr", "lrsr", "ref", "refsr")
@@ -98,3 +99,14 @@ def test_the_loss_trains_the_encoder_only_by_what_is_transferred(peer_case) -> N
     transferal_perceptual_loss(network, image, found).backward()
     assert image.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_encoder_learns_more_slowly() -> None:
+    network = TTSR(TTSRConfig(channels=4, texture_channels=(3, 3, 3), blocks=(0, 0, 0, 0)))
+    rates = {rate["lr"]: {id(p) for p in rate["params"]} for rate in network.parameter_groups(Rates(1e-4))}
+    assert rates == {
+        1e-4: {id(p) for p in network.main.parameters()},
+        1e-5: {id(p) for p in network.encoder.parameters()},
+    }
+    *_, encoder = network.parameter_groups(Rates(1e-4, parts={"encoder": 1e-6}))
+    assert encoder["lr"] == 1e-6
