@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from frfsr.aggregation import ResidualBlock
+from frfsr.atlas import Atlas
 from frfsr.checkpoints import Names, State
 from frfsr.errors import UserError
 from frfsr.kernels import flow_warp, patch_argmax
@@ -78,6 +80,40 @@ def soft_attention(query: Tensor, key: Tensor, flow: Tensor) -> Tensor:
         matched = flow_warp(key, flow + flow.new_tensor([x - 1, y - 1]))
         product_sum = product_sum + (padded[..., y : y + height, x : x + width] * matched).sum(1, keepdim=True)
     return product_sum / (patch_norm(query) * flow_warp(patch_norm(key), flow))
+
+
+def attend(query: Tensor, atlas: Atlas) -> tuple[Correspondence, Tensor]:
+    """Search every reference alone; at each position the best match counts, of equal ones the first reference's.
+
+    Args:
+        query: features of the LR image (B, C, h, w).
+        atlas: the references, whose `matching` is searched.
+
+    Returns:
+        The matches, as displacements on the map of `atlas` (hard attention), and S, (B, 1, h, w) (soft attention).
+    """
+
+    def alone(number: int) -> tuple[Correspondence, Tensor]:
+        key = atlas.references[number].matching
+        found = search(query, key)
+        soft = soft_attention(query, key, found.flow)
+        flow = found.flow + found.flow.new_tensor(atlas.places[number][::-1])
+        return found._replace(flow=flow, source=torch.full_like(found.index, number)), soft
+
+    best, attention = alone(0)
+    if len(atlas.references) == 1 and atlas.corner == (0, 0):
+        return best._replace(source=None), attention
+    for number in range(1, len(atlas.references)):
+        found, soft = alone(number)
+        better = found.score > best.score
+        attention = torch.where(rearrange(better, "b h w -> b 1 h w"), soft, attention)
+        best = Correspondence(
+            score=torch.where(better, found.score, best.score),
+            flow=torch.where(rearrange(better, "b h w -> b h w 1"), found.flow, best.flow),
+            index=torch.where(better, found.index, best.index),
+            source=torch.where(better, found.source, best.source),
+        )
+    return best, attention
 
 
 def patch_norm(feature: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from frfsr.atlas import Atlas, lay_out, relative
 from frfsr.checkpoints import Names, State, count, load_published, size, unwrap
 from frfsr.features import ReferencePyramid, VGGTrunk
 from frfsr.network import Network, Rates, ReferenceFeatures, SRResult, enlarge_8_bit, pad_sides
@@ -18,6 +19,7 @@ from frfsr.peers.texture_transformer import (
     ShallowFeatures,
     SoftAttention,
     Transferred,
+    attend,
     blur,
     body_names,
     conv,
@@ -26,9 +28,7 @@ from frfsr.peers.texture_transformer import (
     merge_names,
     require_constants,
     residual_body,
-    search,
     shuffle_up,
-    soft_attention,
     transfer,
 )
 from frfsr.reuse import Aggregation, aggregation
@@ -133,7 +133,7 @@ class TTSR(Network):
     """
 
     architecture, config_class = "ttsr", TTSRConfig
-    halo, max_references = 32, 1
+    halo = 32
     main_class: ClassVar[type[MainNet]] = MainNet
     encoder_class: ClassVar[type[VGGTrunk]] = ReferencePyramid
 
@@ -145,7 +145,7 @@ class TTSR(Network):
     def forward(
         self,
         lr: Tensor,
-        references: Tensor | ReferenceFeatures | None = None,
+        references: Tensor | ReferenceFeatures | Sequence[ReferenceFeatures] | Atlas | None = None,
         upsampled: Tensor | None = None,
         *,
         reference_blurred: Tensor | None = None,
@@ -154,8 +154,8 @@ class TTSR(Network):
 
         Args:
             lr: (B, 3, h, w), RGB in [0, 1], any size.
-            references: an image (B, 3, H, W), RGB in [0, 1], any size, or the result of `encode_reference`. Without
-                one the result is `upsampled`.
+            references: an image (B, 3, H, W), RGB in [0, 1], any size, or results of `encode_reference`, laid out by
+                `frfsr.atlas.lay_out` or not. Without one the result is `upsampled`.
             upsampled: `lr` enlarged, (B, 3, 4h, 4w); by default by bicubic interpolation at 8 bits, as published.
             reference_blurred: the reference image reduced to a quarter and enlarged again; by default likewise.
         """
@@ -165,10 +165,11 @@ class TTSR(Network):
             return SRResult(upsampled)
         if isinstance(references, Tensor):
             references = self.encode_reference(references, reference_blurred)
-        inputs = self.transfer(lr, upsampled, references)
+        atlas = lay_out(references)
+        inputs = self.transfer(lr, upsampled, atlas)
         features = self.main(inputs)
         image = self.main.reconstruct(features, inputs)
-        return SRResult((image + 1) / 2, features, inputs.correspondence)
+        return SRResult((image + 1) / 2, features, relative(inputs.correspondence, atlas))
 
     def encode_reference(self, reference: Tensor, reference_blurred: Tensor | None = None) -> ReferenceFeatures:
         """Encode a reference.
@@ -188,12 +189,10 @@ class TTSR(Network):
         """Compute relu3_1 (B, C3, h, w) of an image (B, 3, 4h, 4w), which gets no gradient thereby."""
         return self.encoder(image.detach())[2][:, : self.config.texture_channels[2]]
 
-    def transfer(self, lr: Tensor, upsampled: Tensor, reference: ReferenceFeatures) -> Transferred:
+    def transfer(self, lr: Tensor, upsampled: Tensor, atlas: Atlas) -> Transferred:
         """Find S and T for the LR image (B, 3, h, w) by what the encoder sees enlarged, (B, 3, 4h, 4w)."""
-        query = self.matching_features(upsampled)
-        correspondence = search(query, reference.matching)
-        attention = soft_attention(query, reference.matching, correspondence.flow)
-        levels = zip(reference.pyramid, (4, 2, 1), self.config.texture_channels, strict=True)
+        correspondence, attention = attend(self.matching_features(upsampled), atlas)
+        levels = zip(atlas.pyramid, (4, 2, 1), self.config.texture_channels, strict=True)
         found = [
             transfer(feature, correspondence.flow, scale).split([width, feature.shape[1] - width], dim=1)
             for feature, scale, width in levels

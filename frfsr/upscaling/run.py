@@ -216,7 +216,9 @@ class Run:
 
 def place(encoded: Any, row: Span, column: Span) -> Any:
     """Tell encoded references where the tile lies in the photo."""
-    return encoded._replace(corner=(row.start, column.start)) if isinstance(encoded, atlas.Atlas) else encoded
+    if "corner" in getattr(encoded, "_fields", ()):
+        return encoded._replace(corner=(row.start, column.start))
+    return encoded
 
 
 def cut(image: Tensor, row: Span, column: Span, scale: int = 1) -> Tensor:

@@ -136,6 +136,28 @@ def test_what_it_makes_itself(name) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["ttsr", "wtrn"])
+def test_several_references(name) -> None:
+    """Each is matched alone, the best match counts, and their order is of no importance."""
+    network = small(name).double()
+    low, one = images(2, (9, 8), (33, 40), torch.float64)
+    sharp = [one, one.flip(2, 3)[..., :20]]
+    encoded = [network.encode_reference(image) for image in sharp]
+    alone = [network(low, image) for image in sharp]
+    assert torch.equal(network(low, encoded[:1]).image, alone[0].image)
+    both, turned = network(low, encoded), network(low, encoded[::-1])
+    torch.testing.assert_close(turned.image, both.image)
+    found, expected = both.correspondence, [result.correspondence for result in alone]
+    assert torch.equal(found.score, torch.maximum(expected[0].score, expected[1].score))
+    assert found.source.unique().tolist() == [0, 1]
+    for field in ("index", "flow"):
+        each = torch.stack([getattr(result, field) for result in expected])
+        source = found.source.reshape(1, *found.source.shape, *[1] * (each.dim() - 4)).expand(1, *each.shape[1:])
+        assert torch.equal(getattr(found, field), each.gather(0, source)[0])
+    assert not torch.equal(both.image, alone[0].image)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", ["crossnet", "ssen"])
 def test_a_tile_sees_its_place_in_the_reference(name) -> None:
     """Networks that search nothing must know where in the photo the tile lies."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from frfsr.atlas import lay_out
 from frfsr.network import Rates
 from frfsr.peers.texture_transformer import search, soft_attention, transfer
 from frfsr.peers.ttsr import TTSR, TTSRConfig, from_published, names, transferal_perceptual_loss
@@ -69,7 +70,7 @@ def test_complete_network(peer_case, compare, watch_probes, name, dtype) -> None
     assert torch.equal(result.correspondence.index, case["index"])
     compare(f"{name} sr", 2 * result.image - 1, case["sr"])
 
-    found = network.transfer(lr, upsampled, network.encode_reference(reference, blurred))
+    found = network.transfer(lr, upsampled, lay_out(network.encode_reference(reference, blurred)))
     compare(f"{name} S", found.attention, case["S"])
     large, medium, small = found.textures
     compare(f"{name} T_lv3", small[:, ::16], case["T_lv3_sub"])
@@ -95,7 +96,7 @@ def test_the_loss_trains_the_encoder_only_by_what_is_transferred(peer_case) -> N
     network = from_published(case.state)
     image = case["sr"].clone().requires_grad_()
     with torch.no_grad():
-        found = network.transfer(case["lr"], image, network.encode_reference(case["ref"]))
+        found = network.transfer(case["lr"], image, lay_out(network.encode_reference(case["ref"])))
     transferal_perceptual_loss(network, image, found).backward()
     assert image.grad.abs().max() > 0
     assert all(parameter.grad is None for parameter in network.parameters())

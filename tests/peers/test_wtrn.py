@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from frfsr.atlas import lay_out
 from frfsr.peers.wtrn import HAAR, HIGH_PASS, WaveletEncoder, from_published, wavelet_names
 
 PRECISIONS = (torch.float64, torch.float32)
@@ -28,7 +29,7 @@ def test_complete_network(peer_case, compare, watch_probes, name, dtype) -> None
     assert torch.equal(result.correspondence.index, case["index"])
     compare(f"{name} sr", 2 * result.image - 1, case["sr"])
 
-    found = network.transfer(lr, upsampled, network.encode_reference(reference, blurred))
+    found = network.transfer(lr, upsampled, lay_out(network.encode_reference(reference, blurred)))
     compare(f"{name} S", found.attention, case["S"])
     large, _, small = found.textures
     _, details_medium, details_small = found.details
