@@ -123,12 +123,3 @@ class FRFSRConfig:
             base="sife",
         )
         return cls(**(sizes | changes))
-
-
-def model_config(values: dict[str, Any]) -> FRFSRConfig:
-    """{"preset": "tiny", changes...} -> FRFSRConfig."""
-    changes = dict(values)
-    preset = changes.pop("preset", "paper")
-    if preset not in ("paper", "published", "tiny"):
-        raise UserError(f"unknown preset {preset!r}: use paper, published or tiny.")
-    return getattr(FRFSRConfig, preset)(**changes)
