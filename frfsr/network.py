@@ -42,6 +42,11 @@ class Correspondence(NamedTuple):
     source: Tensor | None = None
     still: Tensor | None = None
 
+    def cropped(self, height: int, width: int) -> Self:
+        """Keep the first rows and columns, for an LR image whose borders were padded; `index` stays as it is."""
+        kept = {name: getattr(self, name) for name in ("score", "flow", "source", "still")}
+        return self._replace(**{name: value[:, :height, :width] for name, value in kept.items() if value is not None})
+
 
 class ReferenceFeatures(NamedTuple):
     """What networks that match texture features need of a reference, so that many LR images or tiles can share it.

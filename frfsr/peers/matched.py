@@ -93,7 +93,7 @@ class MatchedNetwork(Network):
         upsampled: Tensor | None = None,
     ) -> SRResult:
         """Super-resolve, see `Network.forward`; without a reference the result is the enlarged LR image."""
-        height, width = (4 * side for side in lr.shape[-2:])
+        rows, columns = lr.shape[-2:]
         if upsampled is None:
             upsampled = enlarge_8_bit(lr)
         if references is None:
@@ -113,7 +113,8 @@ class MatchedNetwork(Network):
         inputs = Matched(lr, base, correspondence, atlas.pyramid)
         features = self.aggregation(inputs)
         image = self.aggregation.reconstruct(features, inputs)
-        return SRResult(image[..., :height, :width], features[..., :height, :width], relative(correspondence, atlas))
+        image, features = (result[..., : 4 * rows, : 4 * columns] for result in (image, features))
+        return SRResult(image, features, relative(correspondence, atlas).cropped(rows, columns))
 
     def parameter_groups(self, rates: Rates) -> list[dict[str, Any]]:
         """Group as published, see `frfsr.alignment.split_offsets`."""

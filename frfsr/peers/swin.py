@@ -131,7 +131,8 @@ class SwinBody(nn.Module):
 
     def __init__(self, sizes: SwinSizes):
         super().__init__()
-        drops = torch.linspace(0, LAST_DROP, sum(sizes.depths)).tolist()
+        blocks = sum(sizes.depths)
+        drops = [LAST_DROP * block / max(blocks - 1, 1) for block in range(blocks)]
         self.norm_in = nn.LayerNorm(sizes.channels)
         self.groups = nn.Sequential()
         for heads, depth in zip(sizes.heads, sizes.depths, strict=True):

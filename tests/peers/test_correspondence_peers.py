@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from frfsr.architectures import load
 from frfsr.checkpoints import published_key
 from frfsr.errors import UserError
 from frfsr.network import Network, Rates
@@ -106,6 +107,7 @@ def test_any_size(peer, lr_size, reference_size) -> None:
     assert result.image.shape == (1, 3, *size)
     assert result.image.isfinite().all()
     assert result.features.shape[-2:] == size
+    assert result.correspondence.flow.shape == (1, *lr_size, 2)
     assert not torch.equal(result.image, network(lr, torch.zeros_like(reference)).image)
     assert network(lr).image.shape == (1, 3, *size)
 
@@ -121,6 +123,18 @@ def test_batch_and_encoded_reference(peer) -> None:
         alone = network(lr[n : n + 1], reference[n : n + 1])
         torch.testing.assert_close(together.image[n : n + 1], alone.image)
         torch.testing.assert_close(together.correspondence.flow[n : n + 1], alone.correspondence.flow)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if peer.network.max_references is None])
+def test_several_references_in_any_order(name) -> None:
+    network, (lr, upsampled) = small_network(PEERS[name], shared_encoder=True), images((16, 16), (64, 64))
+    encoded = [network.encode_reference(half) for half in (upsampled[..., :36], upsampled[..., 28:])]
+    result = network(lr, encoded, upsampled)
+    torch.testing.assert_close(network(lr, encoded[::-1], upsampled).image, result.image)
+    assert (result.correspondence.source[:, :, 1:5] == 0).all()
+    assert (result.correspondence.source[:, :, 10:14] == 1).all()
+    assert result.correspondence.score[:, 1:-1, 1:-1].mean() > 0.99
 
 
 @torch.no_grad()
@@ -158,6 +172,16 @@ def test_from_published_with_other_sizes(peer) -> None:
 
     files = {part: wrapped(value) for part, value in state.items()} if peer.parts else wrapped(state)
     torch.testing.assert_close(peer.from_published(files)(lr, reference).image, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("reuse", [False, True])
+def test_saved_and_loaded(peer, reuse, tmp_path) -> None:
+    network, (lr, reference) = small_network(peer, reuse=reuse), images((16, 8), (48, 32))
+    network.save_pretrained(tmp_path)
+    loaded = load(str(tmp_path), "cpu")
+    assert type(loaded) is peer.network
+    assert torch.equal(loaded(lr, reference).image, network(lr, reference).image)
 
 
 @pytest.mark.parametrize("fault", ["missing", "unknown", "of another shape"])
