@@ -261,11 +261,11 @@ def pad_sides(image: Tensor, smallest: int, multiple: int) -> Tensor:
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 
 
-def fit_sides(image: Tensor, height: int, width: int, corner: tuple[int, int] = (0, 0)) -> Tensor:
-    """Cut (B, C, H, W) from a corner (row, column) on, and replicate its borders as far as (height, width) asks."""
+def fit_sides(image: Tensor, size: Sequence[int], corner: tuple[int, int] = (0, 0)) -> Tensor:
+    """Cut (B, C, H, W) from a corner (row, column) on to the size (height, width), replicating borders beyond it."""
     top, left = (min(start, side - 1) for start, side in zip(corner, image.shape[-2:], strict=True))
-    image = image[..., top : top + height, left : left + width]
-    bottom, right = height - image.shape[-2], width - image.shape[-1]
+    image = image[..., top : top + size[0], left : left + size[1]]
+    bottom, right = (wanted - side for wanted, side in zip(size, image.shape[-2:], strict=True))
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 
 

@@ -232,7 +232,7 @@ class CrossNet(Network):
         if isinstance(references, Tensor):
             references = self.encode_reference(references)
         top, left = references.corner
-        reference = fit_sides(references.image, *upsampled.shape[-2:], (4 * top, 4 * left))
+        reference = fit_sides(references.image, upsampled.shape[-2:], (4 * top, 4 * left))
         inputs = self.warp(upsampled, super_resolved, reference)
         features = self.decoder(inputs)
         image = self.decoder.reconstruct(features, inputs)

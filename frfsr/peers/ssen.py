@@ -226,7 +226,7 @@ class SSEN(Network):
     def align(self, lr: Tensor, reference: SSENReference) -> Aligned:
         """Align the reference's features with those of the LR image (B, 3, h, w)."""
         features = self.extractor(self.widen_lr(lr))
-        aligned = fit_sides(reference.features, *lr.shape[-2:], reference.corner)
+        aligned = fit_sides(reference.features, lr.shape[-2:], reference.corner)
         for stage in self.stages:
             aligned = stage(features, aligned)
         return Aligned(features, aligned)

@@ -57,7 +57,7 @@ def search(query: Tensor, key: Tensor) -> Correspondence:
         key: features of the reference (B, C, hr, wr). Borders of both are padded with zeros, so that there is a patch
             around every pixel.
     """
-    score, index = patch_argmax(*(F.pad(feature, (1, 1, 1, 1)) for feature in (query, key)))
+    score, index = patch_argmax(F.pad(query, (1, 1, 1, 1)), F.pad(key, (1, 1, 1, 1)))
     return Correspondence(score, index_to_flow(index, key.shape[-1]), index)
 
 
@@ -97,12 +97,12 @@ def attend(query: Tensor, atlas: Atlas) -> tuple[Correspondence, Tensor]:
         key = atlas.references[number].matching
         found = search(query, key)
         soft = soft_attention(query, key, found.flow)
-        flow = found.flow + found.flow.new_tensor(atlas.places[number][::-1])
-        return found._replace(flow=flow, source=torch.full_like(found.index, number)), soft
+        return found._replace(flow=found.flow + found.flow.new_tensor(atlas.places[number][::-1])), soft
 
     best, attention = alone(0)
     if len(atlas.references) == 1 and atlas.corner == (0, 0):
-        return best._replace(source=None), attention
+        return best, attention
+    source = torch.zeros_like(best.index)
     for number in range(1, len(atlas.references)):
         found, soft = alone(number)
         better = found.score > best.score
@@ -111,9 +111,9 @@ def attend(query: Tensor, atlas: Atlas) -> tuple[Correspondence, Tensor]:
             score=torch.where(better, found.score, best.score),
             flow=torch.where(rearrange(better, "b h w -> b h w 1"), found.flow, best.flow),
             index=torch.where(better, found.index, best.index),
-            source=torch.where(better, found.source, best.source),
         )
-    return best, attention
+        source = source.masked_fill(better, number)
+    return best._replace(source=source), attention
 
 
 def patch_norm(feature: Tensor) -> Tensor:
