@@ -20,8 +20,13 @@ from frfsr.reuse import FeatureReuse
 from frfsr.settings import from_mapping
 
 
-def require_precision(accelerator: Accelerator) -> None:
-    """Raise UserError for fp16 on a CPU: accelerate has no loss scaling there and quietly trains in 32 bits."""
+def ready_to_start(accelerator: Accelerator) -> None:
+    """Wait until all processes are connected: one that finds a mistake and ends must not be missed by a slower one.
+
+    Raises:
+        UserError: fp16 on a CPU: accelerate has no loss scaling there and quietly trains in 32 bits.
+    """
+    accelerator.wait_for_everyone()
     if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
         raise UserError("mixed_precision=fp16 needs a GPU: on a CPU give bf16 or no.")
 

@@ -21,7 +21,7 @@ from frfsr.recipes.objectives import AllLosses, Reconstruction, base_image
 from frfsr.recipes.optim import parameter_groups
 from frfsr.recipes.run import Run
 from frfsr.recipes.samples import TrainingSamples
-from frfsr.recipes.setup import build_network, fingerprint, initialise, load_training_pairs, require_precision
+from frfsr.recipes.setup import build_network, fingerprint, initialise, load_training_pairs, ready_to_start
 from frfsr.recipes.validate import Validation
 
 
@@ -32,7 +32,7 @@ def train(config: TrainingConfig) -> int:
         dataloader_config=DataLoaderConfiguration(split_batches=True),  # `batch` counts over all processes
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # the critic runs thrice a step
     )
-    require_precision(accelerator)
+    ready_to_start(accelerator)
     set_seed(config.seed)
     pairs, held_back = load_training_pairs(config)
     run = Run(config, accelerator, fingerprint(pairs))

@@ -28,7 +28,7 @@ from frfsr.recipes.loop import Loop
 from frfsr.recipes.losses import contrastive_loss, distillation_loss, known_matches, matching_cross_entropy
 from frfsr.recipes.pretrained import load_part
 from frfsr.recipes.run import PICTURED, Run
-from frfsr.recipes.setup import build_network, fingerprint, load_training_pairs, require_precision
+from frfsr.recipes.setup import build_network, fingerprint, load_training_pairs, ready_to_start
 from frfsr.recipes.views import Views
 
 VALIDATION_VIEWS = 48
@@ -116,7 +116,7 @@ def train(config: MatchingConfig) -> int:
         gradient_accumulation_steps=config.accumulate,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
     )
-    require_precision(accelerator)
+    ready_to_start(accelerator)
     set_seed(config.seed)
     photos, held_back = load_training_pairs(config)
     run = Run(config, accelerator, fingerprint(photos))
