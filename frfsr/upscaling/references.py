@@ -117,6 +117,11 @@ def best(found: dict[tuple[int, float], Found]) -> tuple[int, float]:
     return max(found, key=lambda view: found[view].coherence)
 
 
+def is_unrelated(found: dict[tuple[int, float], Found]) -> bool:
+    """Whether no view shows anything of the photo."""
+    return found[best(found)].coherence < UNRELATED
+
+
 def choose(number: int, found: dict[tuple[int, float], Found], most: int) -> list[View]:
     """The views of a reference that are used, the best first.
 
@@ -130,7 +135,7 @@ def choose(number: int, found: dict[tuple[int, float], Found], most: int) -> lis
     as_it_is = found.get((0, 1.0), Found(0, 1))
     ranked = sorted(found, key=lambda view: -found[view].coherence)
     chosen: list[View] = []
-    if found[ranked[0]].coherence < SWITCH * as_it_is.coherence:
+    if found[ranked[0]].coherence < max(SWITCH * as_it_is.coherence, UNRELATED):
         chosen.append(View(number, coherence=as_it_is.coherence))
     for turn, zoom in ranked:
         if len(chosen) == most:

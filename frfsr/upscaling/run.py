@@ -162,15 +162,21 @@ class Run:
     def choose_views(self, lr: Tensor, images: Sequence[Tensor]) -> list[View]:
         """What of each reference is used."""
         if self.options.views == "off":
-            views = [View(number) for number in range(len(images))]
-        else:
-            most = 1 if self.options.views == "auto" else self.options.views
-            views = []
-            for number, image in enumerate(images):
-                found = references.search(lr, image, self.weight.device)
-                views += (own := references.choose(number, found, most))
-                if found and max(view.coherence or 0 for view in own) < references.UNRELATED:
-                    self.warnings.append(f"{self.name(number)} seems to show nothing of the photo.")
+            return self.as_many_as_it_takes([View(number) for number in range(len(images))])
+        most = 1 if self.options.views == "auto" else self.options.views
+        found = [references.search(lr, image, self.weight.device) for image in images]
+        unrelated = [number for number, views in enumerate(found) if views and references.is_unrelated(views)]
+        alone = len(unrelated) == len(images)
+        for number in unrelated:
+            done = "it is used all the same" if alone else "it is left out"
+            self.warnings.append(f"{self.name(number)} seems to show nothing of the photo: {done}.")
+        used = [number for number in range(len(images)) if alone or number not in unrelated]
+        return self.as_many_as_it_takes(
+            [view for number in used for view in references.choose(number, found[number], most)]
+        )
+
+    def as_many_as_it_takes(self, views: list[View]) -> list[View]:
+        """The most coherent views, where the network cannot take all."""
         if self.model.max_references is not None and len(views) > self.model.max_references:
             views = sorted(views, key=lambda view: -(view.coherence or 0))[: self.model.max_references]
             names = ", ".join(self.name(view.reference) for view in views)

@@ -1,0 +1,81 @@
+"""Views: the zoom and the turn at which a reference matches are found; unrelated references are named."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from frfsr.imageio import Photo
+from frfsr.upscaling.options import Options, View
+from frfsr.upscaling.references import UNRELATED, Found, choose, is_unrelated, resize, search, seen
+from frfsr.upscaling.upscale import upscale_photo
+
+CPU = torch.device("cpu")
+
+
+def texture(seed: int, height: int = 320, width: int = 352) -> torch.Tensor:
+    """A picture with structure of every size, (1, 3, height, width)."""
+    rng, total = np.random.default_rng(seed), 0.0
+    for cell in (4, 8, 16, 32, 64):
+        noise = Image.fromarray(rng.integers(0, 256, (height // cell, width // cell, 3), np.uint8))
+        total = total + cell**0.5 * np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    total = (total - total.min()) / np.ptp(total)
+    return torch.from_numpy(total).permute(2, 0, 1)[None].contiguous()
+
+
+@pytest.fixture(scope="module")
+def photo() -> torch.Tensor:
+    return resize(texture(0), 0.25)
+
+
+@pytest.mark.parametrize(("zoom", "turn"), [(1.0, 0), (1.0, 90), (0.7, 0), (1.35, 270)])
+def test_the_view_that_matches_is_found(photo, zoom, turn):
+    """`zoom` and `turn` bring the reference back to what the photo shows."""
+    reference = seen(texture(0)[..., 20:, :330], View(0, 1 / zoom, -turn % 360))
+    (view,) = choose(0, search(photo, reference, CPU), most=1)
+    assert view.turn == turn
+    assert view.zoom == pytest.approx(zoom, rel=0.07)
+    assert view.coherence > 2 * UNRELATED
+
+
+def test_a_turned_view_is_the_reference_turned():
+    image = torch.arange(12.0).view(1, 1, 3, 4)
+    assert torch.equal(seen(image, View(0, turn=90))[0, 0, :, 0], torch.tensor([3.0, 2.0, 1.0, 0.0]))
+    assert seen(torch.rand(1, 3, 20, 30), View(0, zoom=0.5, turn=270)).shape == (1, 3, 15, 10)
+
+
+def test_a_reference_stays_as_it_is_unless_another_view_is_clearly_better():
+    close = {(0, 1.0): Found(0.2, 1.0), (0, 2.0): Found(0.3, 2.0), (90, 1.0): Found(0.1, 1.0)}
+    clear = close | {(0, 2.0): Found(0.4, 2.0)}
+    assert [(view.turn, view.zoom) for view in choose(3, close, 1)] == [(0, 1.0)]
+    assert [(view.turn, view.zoom) for view in choose(3, clear, 1)] == [(0, 2.0)]
+    assert [(view.turn, view.zoom) for view in choose(3, clear, 2)] == [(0, 2.0), (0, 1.0)]
+    assert choose(3, {}, 1) == [View(3)]
+    nothing = {view: Found(each.coherence / 10, each.zoom) for view, each in clear.items()}
+    assert is_unrelated(nothing)
+    assert [(view.turn, view.zoom) for view in choose(3, nothing, 1)] == [(0, 1.0)]
+
+
+def test_zooms_that_the_network_bridges_itself_do_not_resize():
+    found = {(0, 1.0): Found(0.1, 1.02), (0, 1.02): Found(0.3, 1.02)}
+    assert choose(0, found, 1)[0].zoom == 1
+
+
+def test_photos_too_small_to_tell_are_not_searched():
+    assert search(torch.rand(1, 3, 12, 90), torch.rand(1, 3, 90, 90), CPU) == {}
+
+
+def test_the_report_names_views_and_what_shows_nothing_of_the_photo(photo, small_model):
+    def as_photo(image: torch.Tensor) -> Photo:
+        return Photo((image[0].permute(1, 2, 0) * 255).round().byte().numpy())
+
+    references = [as_photo(seen(texture(0), View(0, turn=90))), as_photo(texture(1))]
+    result = upscale_photo(as_photo(photo), references, small_model, names=["turned.png", "other.png"])
+    assert [(view.reference, view.turn, view.share) for view in result.report.views] == [(0, 270, 1)]
+    assert result.report.warnings == ("other.png seems to show nothing of the photo: it is left out.",)
+    assert result.matches is not None
+    assert result.matches.score.shape == result.matches.source.shape == photo.shape[-2:]
+    off = upscale_photo(as_photo(photo), references, small_model, Options(views="off")).report
+    assert [view.turn for view in off.views] == [0, 0]
+    assert sum(view.share for view in off.views) == pytest.approx(1)
+    assert off.warnings == ()
