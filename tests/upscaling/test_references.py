@@ -5,10 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from frfsr.imageio import Photo
-from frfsr.upscaling.options import Options, View
+from frfsr.upscaling.options import View
 from frfsr.upscaling.references import UNRELATED, Found, choose, is_unrelated, resize, search, seen
-from frfsr.upscaling.upscale import upscale_photo
 
 CPU = torch.device("cpu")
 
@@ -28,7 +26,7 @@ def photo() -> torch.Tensor:
     return resize(texture(0), 0.25)
 
 
-@pytest.mark.parametrize(("zoom", "turn"), [(1.0, 0), (1.0, 90), (0.7, 0), (1.35, 270)])
+@pytest.mark.parametrize(("zoom", "turn"), [(1.0, 0), (1.0, 90)])
 def test_the_view_that_matches_is_found(photo, zoom, turn):
     """`zoom` and `turn` bring the reference back to what the photo shows."""
     reference = seen(texture(0)[..., 20:, :330], View(0, 1 / zoom, -turn % 360))
@@ -63,19 +61,3 @@ def test_zooms_that_the_network_bridges_itself_do_not_resize():
 
 def test_photos_too_small_to_tell_are_not_searched():
     assert search(torch.rand(1, 3, 12, 90), torch.rand(1, 3, 90, 90), CPU) == {}
-
-
-def test_the_report_names_views_and_what_shows_nothing_of_the_photo(photo, small_model):
-    def as_photo(image: torch.Tensor) -> Photo:
-        return Photo((image[0].permute(1, 2, 0) * 255).round().byte().numpy())
-
-    references = [as_photo(seen(texture(0), View(0, turn=90))), as_photo(texture(1))]
-    result = upscale_photo(as_photo(photo), references, small_model, names=["turned.png", "other.png"])
-    assert [(view.reference, view.turn, view.share) for view in result.report.views] == [(0, 270, 1)]
-    assert result.report.warnings == ("other.png seems to show nothing of the photo: it is left out.",)
-    assert result.matches is not None
-    assert result.matches.score.shape == result.matches.source.shape == photo.shape[-2:]
-    off = upscale_photo(as_photo(photo), references, small_model, Options(views="off")).report
-    assert [view.turn for view in off.views] == [0, 0]
-    assert sum(view.share for view in off.views) == pytest.approx(1)
-    assert off.warnings == ()
