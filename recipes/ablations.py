@@ -1,8 +1,10 @@
 """Train the variants of an ablation with one seed and one budget, and print them as the paper's table does.
 
-`accelerate launch recipes/ablations.py vii --config recipes/tiny_rec.yaml --test cufed5=DIR data=PAIRS out=FOLDER
-steps=2000`. Settings are those of recipes/train.py; the variants' runs are the subfolders of FOLDER, and the same
-command again resumes. For table ix give a configuration of stage all.
+`accelerate launch recipes/ablations.py vii --config tiny_rec --test cufed5=DIR data=PAIRS out=FOLDER steps=2000`.
+Settings are those of recipes/train.py; the variants' runs are the subfolders of FOLDER, and the same command again
+resumes. Table ix takes a configuration of stage all, of any architecture that can reuse features; with `--rec CONFIG`
+its rec stage is trained first, and the variants start from there. With several `--seeds` each variant is trained once
+for each, and the table has means and standard deviations.
 """
 
 import argparse
@@ -11,10 +13,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from accelerate import PartialState
 
+from frfsr.architectures import find_architecture
 from frfsr.errors import UserError
 from frfsr.evals.benchmarks import TestSet
 from frfsr.evals.cache import ScoreCache
@@ -47,6 +51,7 @@ class Ablation:
 
 WITH_SIFE, WITHOUT_SIFE = ({"sife": sife, "base": "bicubic"} for sife in (True, False))  # one base image for all rows
 NO_DRB = {"dynamic_blocks": [0, 0, 0], "esa": False}  # plain residual blocks in its place
+QUANTITIES = {"PSNR↑": ("psnr_y", 2), "SSIM↑": ("ssim_y", 4), "LPIPS↓": ("lpips", 4)}
 SHUFFLES = ("none", "easy", "medium", "hard")
 ABLATIONS = {
     "vii": Ablation(
@@ -64,7 +69,7 @@ ABLATIONS = {
         "Table IX: feature reuse",
         "all",
         ("FRF",),
-        (Variant("Ours", (), {"reuse": False}), Variant("Ours+FRF", ("FRF",), {"reuse": True})),
+        (Variant("All losses", (), {"reuse": False}), Variant("All losses+FRF", ("FRF",), {"reuse": True})),
     ),
     "shuffle": Ablation(
         "Shuffled references in training",
@@ -81,34 +86,47 @@ ABLATIONS = {
 }
 
 
-def configure(config: TrainingConfig, variant: Variant) -> TrainingConfig:
-    """The run of one variant; without SIFE nothing is loaded into it."""
+def title_of(config: TrainingConfig) -> str:
+    """What the network of a configuration is called in the literature."""
+    return find_architecture(config.model.get("architecture", "frfsr")).title
+
+
+def configure(config: TrainingConfig, variant: Variant, seeds: int = 1) -> TrainingConfig:
+    """The run of one variant, of one of several `seeds`; without SIFE nothing is loaded into it."""
     model = config.model | variant.model
+    suffix = f"-seed-{config.seed}" if seeds > 1 else ""
     parts_left_out = () if model.get("sife", True) else ("sife",)
     return replace(
         config,
         model=model,
         init={part: weights for part, weights in config.init.items() if part not in parts_left_out},
         frozen=[part for part in config.frozen if part not in parts_left_out],
-        out=str(Path(config.out, re.sub(r"\W+", "-", variant.name.lower()))),
+        out=str(Path(config.out, re.sub(r"\W+", "-", variant.name.lower()) + suffix)),
         **variant.training,
     )
 
 
-def table(ablation: Ablation, results: Sequence[Evaluation]) -> Table:
-    """One test set in the paper's layout; `results` in the order of the variants."""
-    rows = [
+def table(ablation: Ablation, rows: Sequence[tuple[Variant, Sequence[Evaluation]]]) -> Table:
+    """One test set in the paper's layout: a row for each variant, of the evaluations of its seeds."""
+    cells = [
         [
             variant.name,
             *("✓" if column in variant.ticked else "" for column in ablation.columns),
-            f"{number(result.mean('psnr_y'), 2)}/{number(result.mean('ssim_y'), 3)}",
-            number(result.mean("lpips"), 4),
+            *(spread(results, quantity, digits) for quantity, digits in QUANTITIES.values()),
         ]
-        for variant, result in zip(ablation.variants, results, strict=True)
+        for variant, results in rows
     ]
-    return Table(
-        f"{ablation.title}, {results[0].benchmark}", ["Model", *ablation.columns, "PSNR↑/SSIM↑", "LPIPS↓"], rows
-    )
+    return Table(f"{ablation.title}, {rows[0][1][0].benchmark}", ["Model", *ablation.columns, *QUANTITIES], cells)
+
+
+def spread(results: Sequence[Evaluation], quantity: str, digits: int) -> str:
+    """Mean over the seeds, and behind ± the standard deviation of a single one, where there are several."""
+    values = [result.mean(quantity) for result in results]
+    measured = [value for value in values if value is not None]
+    if not measured:
+        return number(None, digits)
+    deviation = f" ± {stdev(measured):.{digits}f}" if len(measured) > 1 else ""
+    return f"{mean(measured):.{digits}f}{deviation}"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -119,16 +137,36 @@ def run(options: argparse.Namespace) -> int:
     if not all("=" in test for test in options.test):
         raise UserError("--test needs NAME=PATH, for example cufed5=DIR.")
     test_sets = [TestSet(*test.split("=", 1)) for test in options.test]
-    runs = [configure(config, variant) for variant in ablation.variants]
-    for variant_config in runs:
-        if stopped := train(variant_config):
+    runs = [
+        (variant, [configure(replace(config, seed=seed), variant, len(options.seeds)) for seed in options.seeds])
+        for variant in ablation.variants
+    ]
+    if options.rec:
+        rec = load_config(options.rec, [f"data={config.data}", f"out={Path(config.out, 'rec')}"], TrainingConfig)
+        rec = replace(rec, held_back=config.held_back)
+        if stopped := train(rec):
             return stopped
+        start = {"all": str(Path(rec.out, "weights"))}
+        runs = [(variant, [replace(one, init=start) for one in seeds]) for variant, seeds in runs]
+        before = Variant(f"{title_of(config)}, before")
+        runs.insert(0, (before, [rec]))
+    for _, seeds in runs:
+        for one in seeds:
+            if stopped := train(one):
+                return stopped
 
     protocol = Protocol(alexnet=options.alexnet)
-    upscalers = [load_upscaler(Path(variant_config.out, "weights")) for variant_config in runs]
     cache = ScoreCache(Path(config.out, "cache"))
+    loaded = [(variant, [load_upscaler(Path(one.out, "weights")) for one in seeds]) for variant, seeds in runs]
     tables = [
-        table(ablation, [evaluate(upscaler, tests, protocol, cache) for upscaler in upscalers]) for tests in test_sets
+        table(
+            ablation,
+            [
+                (variant, [evaluate(upscaler, tests, protocol, cache) for upscaler in upscalers])
+                for variant, upscalers in loaded
+            ],
+        )
+        for tests in test_sets
     ]
     if PartialState().is_main_process:
         print("\n\n".join(f"{one.title}\n{one.as_text()}" for one in tables))
@@ -147,6 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME=PATH",
         help="a test set as for frfsr eval; may be repeated",
     )
+    parser.add_argument("--rec", metavar="CONFIG", help="table ix: the rec stage from which the variants start")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of the variants (%(default)s)")
     parser.add_argument("--alexnet", metavar="FILE", help="AlexNet's weights, or torchvision: measure LPIPS too")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="changes to the configuration")
     return guarded(lambda: run(parser.parse_intermixed_args(arguments)))

@@ -46,7 +46,7 @@ def test_table_vii(training_pairs, tmp_path, capsys):
     assert run("vii", "tiny_rec.yaml", training_pairs, tmp_path / "vii", *settings) == 0
     lines = capsys.readouterr().out.splitlines()
     header = next(i for i, line in enumerate(lines) if line.startswith("Model"))
-    assert lines[header].split() == ["Model", "SIFE", "DRB", "PSNR↑/SSIM↑", "LPIPS↓"]
+    assert lines[header].split() == ["Model", "SIFE", "DRB", "PSNR↑", "SSIM↑", "LPIPS↓"]
     ticks = [(line.split()[0], line.count("✓")) for line in lines[header + 1 : header + 5]]
     assert ticks == [("Baseline", 0), ("Baseline+DRB", 1), ("Baseline+SIFE", 1), ("Baseline+DRB+SIFE", 2)]
     settings = {
@@ -60,15 +60,15 @@ def test_table_vii(training_pairs, tmp_path, capsys):
 
 
 def test_table_ix(training_pairs, vgg16, tmp_path, capsys):
-    rec = tmp_path / "rec"
-    common = [f"data={training_pairs}", *SMALL]
-    assert recipe.main(["--config", str(RECIPES / "tiny_rec.yaml"), *common, f"out={rec}", "init={}"]) == 0
-    capsys.readouterr()
-    settings = [f"init={{all: {rec / 'weights'}}}", "perceptual=vgg16", f"perceptual_weights={vgg16}"]
-    assert run("ix", "tiny_all.yaml", training_pairs, tmp_path / "ix", *settings) == 0
+    rec = tmp_path / "rec.yaml"
+    rec.write_text((RECIPES / "tiny_masa.yaml").read_text() + "".join(f"{s.replace('=', ': ')}\n" for s in SMALL))
+    settings = ["perceptual=vgg16", f"perceptual_weights={vgg16}", "--rec", str(rec), "--seeds", "0", "1"]
+    assert run("ix", "tiny_masa_all.yaml", training_pairs, tmp_path / "ix", *settings) == 0
     text = capsys.readouterr().out
     assert "Table IX: feature reuse, own" in text
-    assert [line.count("✓") for line in text.splitlines() if line.startswith("Ours")] == [0, 1]
+    rows = [line for line in text.splitlines() if line.startswith(("MASA, before", "All losses"))]
+    assert [row.count("✓") for row in rows] == [0, 0, 1]
+    assert [row.count("±") for row in rows] == [0, 2, 2]  # PSNR and SSIM of two seeds
 
 
 def test_an_ablation_needs_the_stage_that_it_is_about(training_pairs, tmp_path, capsys):
