@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
 from frfsr.errors import UserError
 from frfsr.evals.benchmarks import Sample
 from frfsr.evals.metrics import luma, psnr_y
 from frfsr.evals.visualise import Insight
+from frfsr.upscaling.explain import Matched
+from frfsr.upscaling.pictures import heat
 
 TILE = 192
 GAP = 8
@@ -84,14 +85,15 @@ def error_maps(sample: Sample, results: Mapping[str, np.ndarray]) -> Image.Image
     return panel([("truth", sample.hr), *tiles], len(tiles) + 1, tile=2 * TILE)
 
 
-def matching(insight: Insight) -> Image.Image:
+def matching(matched: Matched) -> Image.Image:
     """Where every pixel was found: reference coloured by place, matches in its colours, confidence, warped pixels."""
-    low, high = np.percentile(insight.confidence, [1, 99])
+    score = matched.matches.score
+    low, high = np.percentile(score, [1, 99])
     tiles = [
-        ("reference, coloured by place", insight.key),
-        ("where each pixel was found", insight.matched),
-        (f"cosine, {low:.2f} (dark) to {high:.2f}", heat(stretch(insight.confidence))),
-        ("reference, warped", insight.warped),
+        ("reference, coloured by place", matched.keys[0]),
+        ("where each pixel was found", matched.hues),
+        (f"cosine, {low:.2f} (dark) to {high:.2f}", heat(stretch(score))),
+        ("reference, warped", matched.warped),
     ]
     return panel(tiles, 4, tile=2 * TILE)
 
@@ -100,11 +102,6 @@ def attention(insight: Insight) -> Image.Image:
     """The paper's figure 14: where ESA lets pass, and how strong the dynamic filters are, each over its own range."""
     tiles = [(caption, heat(stretch(values))) for caption, values in insight.attention.items()]
     return panel(tiles, len(tiles), 2 * TILE)
-
-
-def heat(values: np.ndarray) -> np.ndarray:
-    """Values (height, width), clipped to [0, 1], as colours from black over red to yellow, uint8."""
-    return (colormaps["inferno"](values.clip(0, 1))[..., :3] * 255).round().astype(np.uint8)
 
 
 def stretch(values: np.ndarray) -> np.ndarray:

@@ -72,7 +72,9 @@ def picture_items(
         items.append(Figure(f"{title}: errors on luma", error_maps(sample, results)))
         if network:
             insight = look_inside(network.model, sample)
-            items.append(Figure(f"{title}: matching by {network.name}", matching(insight)))
+            if insight.explanation.matched:
+                found = matching(insight.explanation.matched)
+                items.append(Figure(f"{title}: matching by {network.name}", found))
             if insight.attention:
                 items.append(Figure(f"{title}: attention of {network.name}", attention(insight)))
     return items

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from frfsr import parts
+from frfsr import names, parts
 from frfsr.checkpoints import HubOptions, find_model, read_config
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
@@ -26,7 +26,7 @@ from frfsr.peers import (
     wtrn,
 )
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {name: getattr(torch, name) for name in names.DTYPES}
 
 
 @dataclass(frozen=True)
@@ -259,8 +259,10 @@ def load(
 def usable_device(device: str | torch.device | None) -> torch.device:
     """The device of this name, or the default one (see `load`); UserError if nothing can be computed there."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    names.require_device_name(str(device))
     try:
         torch.zeros(1, device=device).add(1).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"no device {str(device)!r} here: {str(error).splitlines()[0][:160]}") from error
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise UserError(f"no device {str(device)!r} here ({reason[:120]}): give another, or none.") from error
     return torch.device(device)

@@ -106,7 +106,7 @@ def _scan_input_ref(folder: Path) -> Layout:
     own = {several.name: {f"{several.name}/{file.name}": file for file in images(several)} for several in subfolders}
     if (folder / "pairs.txt").is_file():
         layout.kind += " + pairs.txt"
-        named = _named_pairs(folder / "pairs.txt", layout.faults)
+        named = named_pairs(folder / "pairs.txt", layout.faults)
     else:
         owned: dict[str, list[str]] = {}
         for name, file in references.items():
@@ -133,7 +133,7 @@ def _scan_input_ref(folder: Path) -> Layout:
     return layout
 
 
-def _named_pairs(file: Path, faults: list[Fault]) -> dict[str, list[str]]:
+def named_pairs(file: Path, faults: list[Fault]) -> dict[str, list[str]]:
     """Input name -> names of its references, as pairs.txt has them; its bad lines are added to `faults`."""
     named: dict[str, list[str]] = {}
     for number, line in enumerate(file.read_text("utf-8-sig", errors="replace").splitlines(), start=1):

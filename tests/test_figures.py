@@ -18,8 +18,9 @@ from frfsr.evals import commands, figures, gallery, report
 from frfsr.evals.benchmarks import Sample
 from frfsr.evals.figures import Box
 from frfsr.evals.runtime import Runtime
-from frfsr.evals.visualise import look_inside, position_colours
+from frfsr.evals.visualise import look_inside
 from frfsr.model import FRFSR
+from frfsr.upscaling.pictures import position_colours
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 SMALL = {"blocks": (1, 1, 1), "sife_blocks": 1, "channels": (8, 8, 8), "groups": 1, "dynamic_blocks": (1, 1, 1)}
@@ -94,11 +95,11 @@ def test_a_reference_equal_to_the_truth_is_matched_in_place(model: FRFSR) -> Non
 
     lr = picture(3, 15, 18)
     upsampled = upscale_bicubic(lr)
-    insight = look_inside(model, Sample("s", upsampled, lr, [upsampled]))
-    assert insight.confidence.shape == (15, 18)
-    np.testing.assert_allclose(insight.confidence, 1, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(insight.warped, upsampled)
-    np.testing.assert_array_equal(insight.matched, insight.key)
+    explanation = look_inside(model, Sample("s", upsampled, lr, [upsampled])).explanation
+    assert explanation.matched.matches.score.shape == (15, 18)
+    np.testing.assert_allclose(explanation.matched.matches.score, 1, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(explanation.matched.warped, upsampled)
+    assert explanation.place(31, 42)[:4] == (0, 0, 31, 42)
 
 
 def test_maps_of_the_finest_scale(model: FRFSR, sample: Sample) -> None:
@@ -108,9 +109,9 @@ def test_maps_of_the_finest_scale(model: FRFSR, sample: Sample) -> None:
         "dynamic filters": (64, 80),
     }
     assert 0 <= insight.attention["ESA mask"].min() <= insight.attention["ESA mask"].max() <= 1
-    assert insight.key.shape == (51, 47, 3)
+    assert insight.explanation.matched.keys[0].shape == (51, 47, 3)
     assert not any(module._forward_hooks for module in model.modules())
-    for view in (figures.matching(insight), figures.attention(insight)):
+    for view in (figures.matching(insight.explanation.matched), figures.attention(insight)):
         assert view.width > 2 * figures.TILE
 
 

@@ -100,3 +100,10 @@ class Report:
     confidence: float | None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 3.2 s, 12 min, 2.5 h."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,1 @@
+"""The commands of `frfsr`, one file each: their arguments, checked without torch, and what they do."""

@@ -1,0 +1,161 @@
+"""What several commands share: one-line mistakes, and the options of models and of the engine."""
+
+import argparse
+import inspect
+import os
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
+
+from frfsr.errors import UserError
+from frfsr.names import DEVICES, DTYPES, require_device_name, require_known
+from frfsr.upscaling.options import Options, parse_memory, parse_views
+
+if TYPE_CHECKING:
+    from frfsr.network import Network
+
+HUB = ("revision", "token", "subfolder", "cache_dir")
+READERS: dict[str, Callable[[str], Any]] = {"views": parse_views, "max_memory": parse_memory}
+METAVARS = {"strength": "S", "max_memory": "SIZE", "views": "HOW", "tile": "N"}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line, as all others of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"frfsr: {message} (see {self.prog} --help)\n")
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    examples: str | None = None,
+) -> argparse.ArgumentParser:
+    """Add a subcommand.
+
+    Args:
+        commands: what `add_subparsers` returned.
+        name: of the command.
+        run: takes the parsed options and returns the exit code.
+        summary: what it does, for the list of commands and its own help.
+        examples: for the end of its help.
+    """
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_reference_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --reference."""
+    parser.add_argument(
+        "--reference",
+        metavar="FILE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="sharp photos of similar content, of any size, zoom and turn; files, folders or globs",
+    )
+
+
+def add_hub_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what only concerns models of the Hub."""
+    group = parser.add_argument_group("models of the Hugging Face Hub")
+    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit")
+    group.add_argument("--token", help="for private models; default: the one of `hf auth login`")
+    group.add_argument("--subfolder", metavar="NAME", help="folder of the repository with config.json")
+    group.add_argument("--cache-dir", metavar="DIR", help="where downloads are kept")
+
+
+def hub_options(options: argparse.Namespace) -> dict[str, str]:
+    """Those that were given, as `frfsr.load` takes them."""
+    return {name: value for name in HUB if (value := getattr(options, name)) is not None}
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `load_networks` needs."""
+    parser.add_argument(
+        "--model", default="frfsr-tiny", metavar="NAME", help="packaged name, folder or Hub id (%(default)s)"
+    )
+    parser.add_argument(
+        "--base", metavar="NAME", help="file, folder or name of a single-image network: its image is refined"
+    )
+    parser.add_argument("--device", help=f"{', '.join(DEVICES)}, cuda:1, ...; default: a GPU if there is one")
+    parser.add_argument("--dtype", help=f"{', '.join(DTYPES)} (float32)")
+    add_hub_arguments(parser)
+
+
+def check_model_arguments(options: argparse.Namespace) -> None:
+    """Raise UserError for names that torch is not needed to refuse."""
+    if options.device is not None:
+        require_device_name(options.device)
+    if options.dtype is not None:
+        require_known("dtype", options.dtype, DTYPES)
+
+
+def load_networks(options: argparse.Namespace) -> "tuple[Network, Network | None]":
+    """The model, and the network whose image it refines, if any."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch: large tensors in huge pages, see docs/kernels.md
+    from frfsr.architectures import load
+    from frfsr.base import load_base
+
+    model = load(options.model, options.device, options.dtype, **hub_options(options))
+    return model, load_base(options.base, model) if options.base else None
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add an option for every field of `Options`, described as there."""
+    group = parser.add_argument_group("how it is done")
+    texts = described(Options)
+    for field in fields(Options):
+        default = None if field.default is MISSING else field.default
+        told = "" if default is None else f" ({default})"
+        kind = next((kind for kind in (field.type, *get_args(field.type)) if kind in (int, float)), str)
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=str if field.name in READERS else kind,
+            metavar=METAVARS.get(field.name, "HOW"),
+            help=texts.get(field.name, "").replace("%", "%%") + told,
+        )
+    group.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="largest size that is read, width times height (268 million); for files that you trust",
+    )
+
+
+def engine_options(options: argparse.Namespace) -> Options:
+    """The settings that were given; raises UserError for those out of range."""
+    given = {field.name: getattr(options, field.name) for field in fields(Options)}
+    return Options(**{name: READERS.get(name, same)(value) for name, value in given.items() if value is not None})
+
+
+def same(value: Any) -> Any:
+    """What argparse has read already."""
+    return value
+
+
+def max_pixels(options: argparse.Namespace) -> int:
+    """The largest size that is read."""
+    from frfsr.imageio import MAX_PIXELS
+
+    if options.max_pixels is not None and options.max_pixels < 1:
+        raise UserError(f"--max-pixels is {options.max_pixels}: it must be at least 1.")
+    return MAX_PIXELS if options.max_pixels is None else options.max_pixels
+
+
+def described(documented: type) -> dict[str, str]:
+    """Names and texts of the Attributes section of a docstring."""
+    section = (inspect.getdoc(documented) or "").partition("Attributes:\n")[2]
+    entries = re.split(r"^ {4}(?=\w+: )", section, flags=re.MULTILINE)
+    pairs = (entry.partition(": ") for entry in entries)
+    return {name: " ".join(text.split()).removesuffix(".") for name, colon, text in pairs if colon}

@@ -1,0 +1,68 @@
+"""`frfsr explain`: where the textures of one result come from."""
+
+import argparse
+import sys
+
+from frfsr.commands.arguments import (
+    add_command,
+    add_engine_arguments,
+    add_model_arguments,
+    add_reference_argument,
+    check_model_arguments,
+    engine_options,
+    load_networks,
+    max_pixels,
+)
+from frfsr.errors import UserError
+
+EXAMPLES = """examples:
+  frfsr explain photo.png --reference sharp.png -o explained/
+
+writes result, without_references, change (black: none), matches (the hues of view_1_places tell where), confidence,
+source (which view), warped (the references' pixels at their places) as PNG, and all numbers as explanation.json
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add `frfsr explain`."""
+    parser = add_command(commands, "explain", run, "show where the textures of a result come from", EXAMPLES)
+    photo = parser.add_argument("photos", nargs="+", metavar="PHOTO", help="the photo")
+    photo.required = False  # as in `frfsr upscale`
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the pictures and numbers")
+    add_reference_argument(parser)
+    parser.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
+    add_model_arguments(parser)
+    add_engine_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the pictures and numbers."""
+    settings = engine_options(options)
+    check_model_arguments(options)
+    if not options.reference:
+        raise UserError("nothing to explain without a reference: give --reference FILE.")
+    if len(options.photos or []) != 1:
+        taken = f"; --reference took {' and '.join(options.reference)}" if not options.photos else ""
+        raise UserError(f"one photo is explained at a time{taken}: frfsr explain PHOTO --reference FILE -o DIR.")
+    from frfsr.commands.jobs import expand
+    from frfsr.files import added_to_folder
+    from frfsr.imageio import read_photo
+
+    references, limit = expand(options.reference), max_pixels(options)
+    photo, *opened = [read_photo(path, max_pixels=limit) for path in (*options.photos, *references)]
+    with added_to_folder(options.output):  # whether it can be written, before the long work
+        pass
+    model, base = load_networks(options)
+    from frfsr.upscaling.explain import explain_photo
+
+    explained = explain_photo(photo, opened, model, settings, base=base, names=references, progress=not options.quiet)
+    explained.save(options.output)
+    for line in explained.report.warnings:
+        print("frfsr: warning:", line, file=sys.stderr)
+    if not options.quiet:
+        numbers = explained.numbers()
+        told = [f"{numbers['change']['changed_share']:.0%} of the pixels changed by the references"]
+        if numbers["confidence"]:
+            told.append(f"mean confidence {numbers['confidence']['mean']:.2f}")
+        print(f"frfsr: {options.output}: {', '.join(told)}", file=sys.stderr)
+    return 0

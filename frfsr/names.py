@@ -1,0 +1,47 @@
+"""Names that the command line checks before torch is imported."""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from frfsr.errors import UserError
+
+DTYPES = ("float32", "bfloat16", "float16")
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Kinds of devices on which networks run, as torch names them; a number may follow: cuda:1."""
+
+ARCHITECTURES = (
+    "frfsr",
+    "frfsr-reuse",
+    "extractor",
+    "rrdb",
+    "c2-matching",
+    "masa",
+    "datsr",
+    "ttsr",
+    "wtrn",
+    "srntt",
+    "srntt-tf",
+    "crossnet",
+    "ssen",
+    "srcnn",
+    "edsr",
+    "srresnet",
+    "ranksrgan",
+    "enhancenet",
+)
+"""Keys of `frfsr.architectures.ARCHITECTURES`."""
+
+
+def require_known(kind: str, name: str, names: Sequence[str]) -> None:
+    """Raise UserError if a name is none of `names`, with the nearest one or all of them."""
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}."
+        raise UserError(f"unknown {kind} {name!r}: {hint}")
+
+
+def require_device_name(device: str) -> None:
+    """Raise UserError if no network runs on a device of this name; whether it is there, torch knows."""
+    if not re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", device):
+        raise UserError(f"no network runs on a device {device!r}: give {', '.join(DEVICES)}, or cuda:1.")
