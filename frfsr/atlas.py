@@ -32,6 +32,7 @@ class Atlas(NamedTuple):
         luma: likewise (B, 1, H, W), or None where the network has none.
         corner: row and column of the LR image's first pixel in the photo, of which it may be a tile: published networks
             also look at the *unwarped* reference at each position of the photo.
+        fast: whether they are searched coarse to fine, see `frfsr.coarse_to_fine`, by networks that use `match`.
     """
 
     references: tuple[ReferenceFeatures, ...]
@@ -39,6 +40,7 @@ class Atlas(NamedTuple):
     pyramid: tuple[Tensor, Tensor, Tensor]
     luma: Tensor | None
     corner: Place = (0, 0)
+    fast: bool = False
 
 
 def lay_out(references: ReferenceFeatures | Sequence[ReferenceFeatures] | Atlas) -> Atlas:
@@ -105,11 +107,11 @@ def match(query: Tensor, atlas: Atlas, padding: str) -> Correspondence:
     Returns:
         Places on the map; `index` counts within the reference that `source` names.
     """
-    if len(atlas.references) == 1 and atlas.corner == (0, 0):
+    if len(atlas.references) == 1 and atlas.corner == (0, 0) and not atlas.fast:
         return correspond(query, atlas.references[0].matching, padding)
     score = index = source = None
     for number, reference in enumerate(atlas.references):
-        found_score, found_index = best_patch(query, reference.matching, padding)
+        found_score, found_index = best_patch(query, reference.matching, padding, fast=atlas.fast)
         if score is None:
             score, index, source = found_score, found_index, torch.zeros_like(found_index)
             continue

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor
 
+from frfsr.coarse_to_fine import coarse_to_fine
 from frfsr.kernels import patch_argmax
 from frfsr.network import Correspondence
 from frfsr.pixels import luma
@@ -41,15 +42,15 @@ def correspond(query: Tensor, key: Tensor, padding: str) -> Correspondence:
     return from_patches(score, index, key.shape[-1] - (0 if padding == "same" else 2), padding)
 
 
-def best_patch(query: Tensor, key: Tensor, padding: str) -> tuple[Tensor, Tensor]:
+def best_patch(query: Tensor, key: Tensor, padding: str, *, fast: bool = False) -> tuple[Tensor, Tensor]:
     """Eq. 5-7: score and number of the best matching patch, (B, hq, wq) each; arguments as in `correspond`.
 
-    Each pixel's feature is normalised first, as published.
+    Each pixel's feature is normalised first, as published. `fast`: not exact, see `frfsr.coarse_to_fine`.
     """
     query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)
     if padding == "same":
         query, key = (F.pad(feature, (1, 1, 1, 1), mode="replicate") for feature in (query, key))
-    return patch_argmax(query, key)
+    return (coarse_to_fine if fast else patch_argmax)(query, key)
 
 
 def from_patches(score: Tensor, index: Tensor, reference_width: int | Tensor, padding: str) -> Correspondence:

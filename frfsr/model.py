@@ -24,6 +24,7 @@ class FRFSR(Network):
 
     architecture, config_class = "frfsr", FRFSRConfig
     min_side = 3  # a patch
+    searches = True
     refines = "base"
     memory_format = torch.channels_last  # several times faster than contiguous on CPU and on tensor cores
 

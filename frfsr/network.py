@@ -157,6 +157,7 @@ class Network(StoredModule, tags=["super-resolution", "reference-based-super-res
         halo: LR pixels around a tile that its result depends on.
         max_references: how many references it can use: None for any number, 1 where it cannot search several, 0 for
             single-image networks.
+        searches: whether it searches references by `frfsr.atlas.match`, exactly or fast.
         memory_format: in which it computes fastest.
         refines: the keyword by which `forward` takes another network's x4 image to refine; None where it takes none.
     """
@@ -166,6 +167,7 @@ class Network(StoredModule, tags=["super-resolution", "reference-based-super-res
     side_multiple: int = 1
     halo: ClassVar[int] = 16
     max_references: ClassVar[int | None] = None
+    searches: ClassVar[bool] = False
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
     refines: ClassVar[str | None] = None
 

@@ -61,6 +61,7 @@ class MatchedNetwork(Network):
 
     min_side = SMALLEST
     halo = 16
+    searches = True
     memory_format = torch.channels_last  # several times faster than contiguous on CPU and on tensor cores
 
     def __init__(self, config: Any):

@@ -57,6 +57,11 @@ def resident() -> int:
         return 0
 
 
+def is_exhausted(error: Exception) -> bool:
+    """Whether an exception says that memory ran out; on a CPU PyTorch raises a bare RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def tile_bytes(model: Network, side: int) -> int:
     """What a tile of this side in LR pixels takes while it is computed, about."""
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (1, 1)]

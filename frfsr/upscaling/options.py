@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from frfsr.errors import UserError
 
 Upsampled = Literal["exact", "8-bit"]
+Search = Literal["auto", "exact", "fast"]
 SMALLEST_TILE = 32  # LR pixels that a tile keeps of itself, at least
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -18,6 +19,8 @@ class Options:
     Attributes:
         views: whether references are also looked at resized and turned: "auto", "off", or at most how many views of
             each are used at the same time (1, 2, ...).
+        search: of the references: "exact", "fast" (coarse to fine), or "auto": exact while it takes under a minute,
+            by an estimate from the sizes alone.
         strength: 0 ... 1, how much of what the references change is taken: 0 is the network's single-image result.
         upsampled: what the network sees as the enlarged LR: "exact" (it enlarges by itself) or "8-bit" (enlarged by
             Pillow and rounded, as in the published evaluation).
@@ -28,6 +31,7 @@ class Options:
     """
 
     views: Literal["auto", "off"] | int = "auto"
+    search: Search = "auto"
     strength: float = 1.0
     upsampled: Upsampled = "exact"
     tile: int | None = None
@@ -38,9 +42,12 @@ class Options:
             raise UserError(f"views is {self.views!r}: give auto, off or a number from 1 on.")
         if not 0 <= self.strength <= 1:
             raise UserError(f"strength is {self.strength}: it must lie between 0 and 1.")
-        if self.upsampled not in get_args(Upsampled):
-            ways = ", ".join(get_args(Upsampled))
-            raise UserError(f"unknown way to upsample {self.upsampled!r}: choose one of {ways}.")
+        for what, given, ways in (
+            ("way to upsample", self.upsampled, get_args(Upsampled)),
+            ("search", self.search, get_args(Search)),
+        ):
+            if given not in ways:
+                raise UserError(f"unknown {what} {given!r}: choose one of {', '.join(ways)}.")
         if self.tile is not None and self.tile < SMALLEST_TILE:
             raise UserError(f"tile is {self.tile} pixels: it must be at least {SMALLEST_TILE}.")
 

@@ -28,7 +28,7 @@ STEP = 8  # positions between neighbours
 ZOOMS = tuple(2 ** (half / 2) for half in range(-3, 3))
 TURNS = (0, 90, 180, 270)
 SMALLEST = 2 * STEP + 2  # positions; below, nothing can be said
-SWITCH = 1.6  # times as coherent must another view be before the reference is resized or turned
+SWITCH = 1.6  # times as coherent must another view be before the reference is resized, and again before it is turned
 SAME = 0.04  # |log zoom| that the network itself bridges better than a resized image
 UNRELATED = 0.06  # coherence below which a reference shows nothing of the photo
 
@@ -132,18 +132,22 @@ def choose(number: int, found: dict[tuple[int, float], Found], most: int) -> lis
     """
     if not found:
         return [View(number)]
-    as_it_is = found.get((0, 1.0), Found(0, 1))
-    ranked = sorted(found, key=lambda view: -found[view].coherence)
     chosen: list[View] = []
-    if found[ranked[0]].coherence < max(SWITCH * as_it_is.coherence, UNRELATED):
-        chosen.append(View(number, coherence=as_it_is.coherence))
-    for turn, zoom in ranked:
+    if is_unrelated(found):
+        as_it_is = found.get((0, 1.0))
+        chosen.append(View(number, coherence=as_it_is and as_it_is.coherence))
+    for turn, zoom in sorted(found, key=lambda view: -found[view].coherence * prior(*view)):
         if len(chosen) == most:
             break
         if all(turn != view.turn or abs(log(zoom / view.zoom)) > 0.15 for view in chosen):
             own = 1.0 if abs(log(zoom)) < SAME else zoom
             chosen.append(View(number, own, turn, found[turn, zoom].coherence))
     return chosen
+
+
+def prior(turn: int, zoom: float) -> float:
+    """By which a view's coherence counts: less if the reference is turned for it, and less if it is resized."""
+    return SWITCH ** -((turn != 0) + (abs(log(zoom)) >= SAME))
 
 
 def seen(reference: Tensor, view: View) -> Tensor:

@@ -1,7 +1,10 @@
 """One photo on its way through a network: views, memory, tiles; tensors in, strips of the result out."""
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
+from math import ceil
+from time import monotonic
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +20,12 @@ from frfsr.errors import UserError
 from frfsr.network import Correspondence, Network, ReferenceFeatures, SRResult
 from frfsr.pixels import to_pixels
 from frfsr.upscaling import memory, references
-from frfsr.upscaling.options import Options, Report, View
+from frfsr.upscaling.options import SMALLEST_TILE, Options, Report, View
 from frfsr.upscaling.tiles import Span, spans, strips
 
 LARGEST_REFERENCES = 2**24  # pixels of all views together that are encoded where memory is no question
+PAIRS_A_MINUTE = (5 * 10**9, 10**12)  # of positions that an exact search compares: one CPU core, a GPU
+LONG = 60  # seconds from which on a person wants to know
 REFERENCE_SHARE = 0.5  # of the memory; the rest is for tiles
 
 
@@ -83,18 +88,24 @@ class Run:
         try:
             encoded = self.encode(lr, images)
             size = self.options.tile or self.tile_side(lr)
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_exhausted(error):
+                raise
             raise UserError(
                 "out of memory: reduce the references, give fewer of them, or take another device."
             ) from error
         self.start(lr, size)
         upsampled = enlarged_8_bit(lr) if self.options.upsampled == "8-bit" else None
-        yield from self.render(lr, upsampled, encoded)
+        encoded = self.choose_search(lr, encoded)
+        while not (yield from self.render(lr, upsampled, encoded)):
+            self.tile = max(SMALLEST_TILE, self.tile // 2)
+        if self.tile < min(size, max(lr.shape[-2:])):
+            self.notes.append(f"memory ran out: tiles of {self.tile} pixels instead of {size}")
 
-    def render(self, lr: Tensor, upsampled: Tensor | None, encoded: Any) -> Iterator[Tensor]:
-        """`strips` after all preparations."""
+    def render(self, lr: Tensor, upsampled: Tensor | None, encoded: Any) -> Generator[Tensor, None, bool]:
+        """`strips` after all preparations; returns False, without having yielded, if the tiles are too large."""
         rows, columns = self.spans(lr)
-        self.tiles = len(rows) * len(columns)
+        self.tiles, begun, clock = len(rows) * len(columns), False, monotonic()
         with tqdm(total=self.tiles, desc="upscale", unit="tile", disable=not self.progress) as steps:
 
             def tile(row: Span, column: Span) -> Tensor:
@@ -102,17 +113,45 @@ class Run:
                 result = self.super_resolve(cut(lr, row, column).to(self.weight), place(encoded, row, column), enlarged)
                 self.remember(result.correspondence, row, column)
                 steps.update()
+                if steps.n == 1 < self.tiles:
+                    seconds = monotonic() - clock
+                    self.announce(seconds * self.tiles, f"{self.tiles} tiles, the first took {seconds:.0f} s")
                 return result.image[0]
 
             try:
                 for strip in strips(rows, columns, tile):
                     if not strip.isfinite().all():
                         raise UserError("the network's result has NaN or infinite values: its weights are damaged.")
+                    begun = True
                     yield strip
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                raise UserError(
-                    f"out of memory: try smaller tiles (now {self.tile}), a smaller --max-memory or another device."
-                ) from error
+            except (RuntimeError, MemoryError) as error:
+                if not memory.is_exhausted(error):
+                    raise
+                if begun or self.tile <= SMALLEST_TILE:
+                    raise UserError(
+                        f"out of memory with tiles of {self.tile} pixels: reduce the references, give fewer of them, "
+                        "end other programs or take another device."
+                    ) from error
+        return begun
+
+    def announce(self, seconds: float, reason: str) -> None:
+        """Say how long it will take, where that is long, and from what this follows."""
+        if self.progress and seconds > LONG:
+            time = f"{seconds / 60:.0f} minutes" if seconds < 2 * 60**2 else f"{seconds / 60**2:.1f} hours"
+            tqdm.write(f"about {time}: {reason}", file=sys.stderr)
+
+    def choose_search(self, lr: Tensor, encoded: Any) -> Any:
+        """Let the references be searched as the options say: exactly, unless that takes more than a minute."""
+        if not self.model.searches or not isinstance(encoded, atlas.Atlas):
+            return encoded
+        pairs = lr[0, 0].numel() * sum(reference.matching[0, 0].numel() for reference in encoded.references)
+        minutes = pairs / PAIRS_A_MINUTE[self.weight.device.type == "cuda"]
+        fast = self.options.search == "fast" or (self.options.search == "auto" and minutes > 1)
+        if fast:
+            self.notes.append(f"references are searched coarse to fine: exactly it takes about {ceil(minutes)} minutes")
+        elif minutes > 1:
+            self.announce(60 * minutes, "the search is exact")
+        return encoded._replace(fast=fast)
 
     def start(self, lr: Tensor, size: int) -> None:
         """Decide the tiles, and make room for what is remembered of them."""

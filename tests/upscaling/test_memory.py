@@ -49,3 +49,69 @@ def test_references_are_reduced_only_when_they_must_be(small_model, monkeypatch)
     reduced = upscale_photo(photo, references, small_model, Options(max_memory=10**11)).report
     assert [view.size for view in reduced.views] == [(40, 30), (15, 20)]
     assert "reduced to 50%" in reduced.notes[0]
+
+
+class Crowded:
+    """Makes a network run out of memory for tiles beyond a size, as PyTorch says it on a CPU or a GPU."""
+
+    def __init__(self, model, most: int, error: Exception):
+        self.forward, self.most, self.error = model.forward, most, error
+
+    def __call__(self, lr, *rest, **options):
+        if max(lr.shape[-2:]) > self.most:
+            raise self.error
+        return self.forward(lr, *rest, **options)
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 40 bytes."),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_out_of_memory_makes_smaller_tiles_and_says_so_once(small_model, monkeypatch, error):
+    photo = Photo(np.random.default_rng(0).integers(0, 256, (9, 130, 3), np.uint8))
+    expected = upscale_photo(photo, [photo], small_model, Options(tile=32))
+    monkeypatch.setattr(small_model, "forward", Crowded(small_model, 32 + 2 * small_model.halo, error))
+    result = upscale_photo(photo, [photo], small_model, Options(tile=130))
+    np.testing.assert_array_equal(result.photo.pixels, expected.photo.pixels)
+    assert result.report.notes == ("memory ran out: tiles of 32 pixels instead of 130",)
+    assert (result.report.tile, result.report.tiles) == (32, expected.report.tiles)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_out_of_memory_with_the_smallest_tiles_is_one_line(small_model, monkeypatch, error):
+    photo = Photo(np.random.default_rng(0).integers(0, 256, (9, 70, 3), np.uint8))
+    monkeypatch.setattr(small_model, "forward", Crowded(small_model, 4, error))
+    with pytest.raises(UserError, match=r"out of memory with tiles of 32 pixels: .*another device"):
+        upscale_photo(photo, [photo], small_model)
+
+
+def test_other_errors_stay_what_they_are(small_model, monkeypatch):
+    photo = Photo(np.zeros((9, 70, 3), np.uint8))
+    monkeypatch.setattr(small_model, "forward", Crowded(small_model, 4, RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        upscale_photo(photo, [photo], small_model)
+
+
+def test_long_jobs_are_announced(small_model, monkeypatch, capsys):
+    monkeypatch.setattr(run, "LONG", -1)
+    photo = Photo(np.zeros((9, 70, 3), np.uint8))
+    upscale_photo(photo, [], small_model, Options(tile=32), progress=True)
+    assert "about 0 minutes: 3 tiles, the first took 0 s\n" in capsys.readouterr().err
+    upscale_photo(photo, [], small_model, Options(tile=32))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("choice", "pairs", "fast"), [("auto", 1e9, False), ("auto", 1, True), ("fast", 1e9, True)])
+def test_the_search_is_exact_while_it_is_short(small_model, monkeypatch, choice, pairs, fast):
+    monkeypatch.setattr(run, "PAIRS_A_MINUTE", (pairs, pairs))
+    photo = Photo(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
+    reference = Photo(np.random.default_rng(1).integers(0, 256, (90, 80, 3), np.uint8))
+    exact = upscale_photo(photo, [reference], small_model, Options(search="exact"))
+    chosen = upscale_photo(photo, [reference], small_model, Options(search=choice))
+    assert exact.report.notes == ()
+    assert (chosen.report.notes != ()) == fast
+    assert (chosen.matches.score.mean() < exact.matches.score.mean()) == fast

@@ -5,16 +5,19 @@ import pytest
 import torch
 from PIL import Image
 
-from frfsr.upscaling.options import View
+from frfsr.imageio import Photo
+from frfsr.upscaling import references
+from frfsr.upscaling.options import Options, View
 from frfsr.upscaling.references import UNRELATED, Found, choose, is_unrelated, resize, search, seen
+from frfsr.upscaling.upscale import upscale_photo
 
 CPU = torch.device("cpu")
 
 
-def texture(seed: int, height: int = 320, width: int = 352) -> torch.Tensor:
+def texture(seed: int, height: int = 192, width: int = 256) -> torch.Tensor:
     """A picture with structure of every size, (1, 3, height, width)."""
     rng, total = np.random.default_rng(seed), 0.0
-    for cell in (4, 8, 16, 32, 64):
+    for cell in (4, 8, 16, 32):
         noise = Image.fromarray(rng.integers(0, 256, (height // cell, width // cell, 3), np.uint8))
         total = total + cell**0.5 * np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC), np.float32)
     total = (total - total.min()) / np.ptp(total)
@@ -26,10 +29,10 @@ def photo() -> torch.Tensor:
     return resize(texture(0), 0.25)
 
 
-@pytest.mark.parametrize(("zoom", "turn"), [(1.0, 0), (1.0, 90)])
+@pytest.mark.parametrize(("zoom", "turn"), [(1.0, 0), (1.0, 90), (1.4, 270)])
 def test_the_view_that_matches_is_found(photo, zoom, turn):
     """`zoom` and `turn` bring the reference back to what the photo shows."""
-    reference = seen(texture(0)[..., 20:, :330], View(0, 1 / zoom, -turn % 360))
+    reference = seen(texture(0)[..., 10:, :240], View(0, 1 / zoom, -turn % 360))
     (view,) = choose(0, search(photo, reference, CPU), most=1)
     assert view.turn == turn
     assert view.zoom == pytest.approx(zoom, rel=0.07)
@@ -54,6 +57,13 @@ def test_a_reference_stays_as_it_is_unless_another_view_is_clearly_better():
     assert [(view.turn, view.zoom) for view in choose(3, nothing, 1)] == [(0, 1.0)]
 
 
+def test_a_turned_reference_is_treated_as_it_would_be_unturned():
+    upright = {(0, 1.0): Found(0.2, 1.0), (0, 1.1): Found(0.25, 1.1), (90, 1.0): Found(0.01, 1.0)}
+    lying = {(90 - turn, zoom): found for (turn, zoom), found in upright.items()}
+    assert [(view.turn, view.zoom) for view in choose(0, upright, 1)] == [(0, 1.0)]
+    assert [(view.turn, view.zoom) for view in choose(0, lying, 1)] == [(90, 1.0)]
+
+
 def test_zooms_that_the_network_bridges_itself_do_not_resize():
     found = {(0, 1.0): Found(0.1, 1.02), (0, 1.02): Found(0.3, 1.02)}
     assert choose(0, found, 1)[0].zoom == 1
@@ -61,3 +71,32 @@ def test_zooms_that_the_network_bridges_itself_do_not_resize():
 
 def test_photos_too_small_to_tell_are_not_searched():
     assert search(torch.rand(1, 3, 12, 90), torch.rand(1, 3, 90, 90), CPU) == {}
+
+
+@pytest.mark.parametrize(
+    ("coherences", "used", "warned"),
+    [
+        ((0.3, 0.01, 0.2), [0, 2], ["b.png seems to show nothing of the photo: it is left out."]),
+        ((0.01,), [0], ["a.png seems to show nothing of the photo: it is used all the same."]),
+    ],
+)
+def test_what_shows_nothing_of_the_photo_is_named(small_model, monkeypatch, coherences, used, warned):
+    """It is left out where others show something."""
+    found = iter([{(90, 1.0): Found(each, 1.0)} for each in coherences])
+    monkeypatch.setattr(references, "search", lambda *_: next(found))
+    rng = np.random.default_rng(0)
+    photo, *images = (Photo(rng.integers(0, 256, (12, 20, 3), np.uint8)) for _ in range(1 + len(coherences)))
+    result = upscale_photo(photo, images, small_model, names=["a.png", "b.png", "c.png"])
+    assert [view.reference for view in result.report.views] == used
+    assert list(result.report.warnings) == warned
+    assert sum(view.share for view in result.report.views) == pytest.approx(1)
+    assert result.matches is not None
+    assert result.matches.score.shape == result.matches.source.shape == photo.pixels.shape[:2]
+
+
+def test_without_views_nothing_is_searched_or_left_out(small_model, monkeypatch):
+    monkeypatch.setattr(references, "search", None)
+    photo = Photo(np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8))
+    report = upscale_photo(photo, [photo, photo], small_model, Options(views="off")).report
+    assert [(view.turn, view.zoom) for view in report.views] == [(0, 1.0), (0, 1.0)]
+    assert report.warnings == ()

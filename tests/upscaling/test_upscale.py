@@ -168,6 +168,7 @@ def test_models_by_folder(small_model, small_model_folder):
         ({"tile": 31}, "tile"),
         ({"strength": 1.5}, "strength"),
         ({"upsampled": "9-bit"}, "9-bit"),
+        ({"search": "quick"}, "quick"),
     ],
 )
 def test_settings_that_do_not_exist(small_model_folder, options, message):
