@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint gpu
+.PHONY: demo test fuzz lint docs gpu
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m frfsr.demo
@@ -20,6 +20,11 @@ fuzz: .venv/test.stamp
 lint: .venv/test.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+# The documentation as pages in site/; nothing of it is fetched from elsewhere when it is read.
+docs: .venv/docs.stamp
+	$(BIN)/python docs/zoo.py
+	NO_MKDOCS_2_WARNING=1 COLUMNS=100 $(BIN)/python -m mkdocs build --strict
 
 # The same kernels on a real device, then the speed tables of the operations and of training.
 gpu: .venv/test.stamp

@@ -53,14 +53,14 @@ def page() -> str:
 
 def table(belongs: Callable[[Architecture], bool]) -> Iterator[str]:
     """Lines of the table of those architectures that belong into it."""
-    yield "| name | network | paper | parameters | needs | weights | files to convert | licence | published code |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| name | network | parameters | needs | weights | licence |"
+    yield "|---|---|---|---|---|---|"
     for name, entry in ARCHITECTURES.items():
         if belongs(entry):
-            code = ", ".join(f"[{place}](https://{place})" for place in entry.code.split(", "))
-            cells = [f"`{name}`", entry.title, entry.paper, f"{parameters(entry) / 1e6:.2f} M", entry.needs]
-            cells += [entry.weights, ", ".join(entry.checkpoint_parts) or "one", entry.licence, code]
-            yield f"| {' | '.join(cells)} |"
+            code = ", ".join(f"[{place.split('/')[1]}](https://{place})" for place in entry.code.split(", "))
+            files = f"; convert {', '.join(entry.checkpoint_parts)}" if entry.checkpoint_parts else ""
+            cells = [f"`{name}`", f"{entry.title}: {entry.paper}. Code of {code}", f"{parameters(entry) / 1e6:.2f} M"]
+            yield f"| {' | '.join([*cells, entry.needs, entry.weights + files, entry.licence])} |"
 
 
 def parameters(entry: Architecture) -> int:

@@ -1,14 +1,17 @@
 """What the documentation says is true: its Python runs, its links lead somewhere, and the site builds."""
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-RUNNABLE = ["add_a_network.md"]
+RUNNABLE = ["first_photo.md", "add_a_network.md", "feature_reuse.md"]
 
 
 @pytest.mark.parametrize("page", RUNNABLE)
@@ -33,3 +36,31 @@ def test_the_list_of_networks_is_that_of_the_program() -> None:
     zoo = importlib.util.module_from_spec(written)
     written.loader.exec_module(zoo)
     assert zoo.PAGE.read_text() == zoo.page(), "run `python docs/zoo.py`"
+
+
+def test_the_site_builds_without_a_broken_link(tmp_path) -> None:
+    """Strict: links to pages, anchors, pictures and names; and nothing is fetched from elsewhere to show a page."""
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "COLUMNS": "100"}
+    built = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert {"index.html", "zoo.html", "command_line.html", "frfsr.kernels.html"} <= {page.name for page in pages}
+    fetched = re.compile(r"""<(?:script|img|link rel="(?:stylesheet|preconnect)")[^>]+(?:src|href)="https?:[^"]*""")
+    assert not [found for page in pages for found in fetched.findall(page.read_text())]
+
+
+HOME = "https://github.com/frfsr/frfsr/blob/main/"
+PICTURES = "https://raw.githubusercontent.com/frfsr/frfsr/main/"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_of_the_checkout_lead_somewhere(name) -> None:
+    """Those of README are absolute, since PyPI shows it too."""
+    text = (CHECKOUT / name).read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        place = target.removeprefix(HOME).removeprefix(PICTURES)
+        if name == "README.md":
+            assert target.startswith("https://"), f"{target} has no meaning on PyPI"
+        assert place.startswith("https://") or (CHECKOUT / place).exists(), target
