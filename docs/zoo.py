@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-
 from frfsr.architectures import ARCHITECTURES, Architecture
+from frfsr.listing import published_size
 from frfsr.network import Network
 from frfsr.peers.single_image import SingleImageNetwork
 
@@ -59,15 +58,9 @@ def table(belongs: Callable[[Architecture], bool]) -> Iterator[str]:
         if belongs(entry):
             code = ", ".join(f"[{place.split('/')[1]}](https://{place})" for place in entry.code.split(", "))
             files = f"; convert {', '.join(entry.checkpoint_parts)}" if entry.checkpoint_parts else ""
-            cells = [f"`{name}`", f"{entry.title}: {entry.paper}. Code of {code}", f"{parameters(entry) / 1e6:.2f} M"]
+            millions = sum(parameter.numel() for parameter in published_size(entry.module).parameters()) / 1e6
+            cells = [f"`{name}`", f"{entry.title}: {entry.paper}. Code of {code}", f"{millions:.2f} M"]
             yield f"| {' | '.join([*cells, entry.needs, entry.weights + files, entry.licence])} |"
-
-
-def parameters(entry: Architecture) -> int:
-    """Their number at the published size; no memory is taken."""
-    with torch.device("meta"):
-        module = entry.module.of(entry.module.config_class())
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 if __name__ == "__main__":
