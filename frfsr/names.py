@@ -34,11 +34,11 @@ ARCHITECTURES = (
 
 
 def require_known(kind: str, name: str, names: Sequence[str]) -> None:
-    """Raise UserError if a name is none of `names`, with the nearest one or all of them."""
+    """Raise UserError if a name is none of `names`, with the nearest one and all of them."""
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}."
-        raise UserError(f"unknown {kind} {name!r}: {hint}")
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"unknown {kind} {name!r}: {hint}choose one of {', '.join(names)}.")
 
 
 def require_device_name(device: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import frfsr
 from frfsr.cli import main
 from frfsr.imageio import Photo, read_photo, write_photo
 
@@ -25,7 +26,10 @@ def run_python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["upscale", "--help"], ["eval", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [*([command, "--help"] for command in ("upscale", "explain", "eval", "convert")), ["--help"], ["--version"]],
+)
 def test_help_does_not_import_torch(arguments):
     code = f"""
 import sys, frfsr, frfsr.cli
@@ -38,10 +42,42 @@ assert not {{"torch", "numpy", "PIL", "datasets"}} & set(sys.modules), sorted(sy
     assert "frfsr" in run_python(code)
 
 
-def test_an_early_mistake_does_not_import_torch(folder):
-    arguments = ["upscale", "missing.png", "-o", "out.png"]
-    code = f"import sys; from frfsr.cli import main; print(main({arguments}), 'torch' in sys.modules)"
-    assert run_python(code) == "2 False\n"
+def test_early_mistakes_do_not_import_torch(folder):
+    wrong = [
+        ["missing.png"],
+        *(["photo.png", *option] for option in (["--tile", "7"], ["--strength", "2"], ["--dtype", "foo"])),
+        *(["photo.png", *option] for option in (["--device", "hpu"], ["--device", "meta"], ["--max-memory", "much"])),
+        ["photo.png", "--views", "0"],
+        ["--reference", "reference.jpg", "photo.png"],
+        ["photo.png", "--reference", "reference.jpg", "--tile", "many"],
+    ]
+    code = f"""
+import sys
+import frfsr
+from frfsr.cli import main
+def code(arguments):
+    try:
+        return main(arguments)
+    except SystemExit as end:
+        return end.code
+codes = [code(["upscale", *arguments, "-o", "out.png"]) for arguments in {wrong}]
+codes.append(code(["convert", "a.pth", "out", "--arch", "ttsrr"]))
+print(set(codes), "torch" in sys.modules)
+"""
+    assert run_python(code) == "{2} False\n"
+
+
+def test_the_module_is_the_command_and_knows_its_version():
+    command = [sys.executable, "-m", "frfsr", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"frfsr {frfsr.__version__}\n"
+
+
+def test_completion_knows_the_options(capsys):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as end:
+        main(["--print-completion", "bash"])
+    assert end.value.code == 0
+    assert "--max-memory" in capsys.readouterr().out
 
 
 def oriented(path):
@@ -110,6 +146,7 @@ def test_several_references_or_none(folder, small_model_folder, references):
         ["photo.png", "-o", "out.png", "--model", "unknown"],
         ["photo.png", "-o", "out.png", "--model", "wrong"],
         ["photo.png", "-o", "out.png", "--device", "unknown"],
+        ["photo.png", "-o", "out.png", "--device", "mps"],
         ["photo.png", "-o", "out.png", "--dtype", "int8"],
         ["photo.png", "-o", "out.png", "--tile", "3"],
     ],

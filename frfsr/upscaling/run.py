@@ -20,7 +20,7 @@ from frfsr.errors import UserError
 from frfsr.network import Correspondence, Network, ReferenceFeatures, SRResult
 from frfsr.pixels import to_pixels
 from frfsr.upscaling import memory, references
-from frfsr.upscaling.options import SMALLEST_TILE, Options, Report, View
+from frfsr.upscaling.options import SMALLEST_TILE, Options, Report, View, duration
 from frfsr.upscaling.tiles import Span, spans, strips
 
 LARGEST_REFERENCES = 2**24  # pixels of all views together that are encoded where memory is no question
@@ -120,8 +120,7 @@ class Run:
 
             try:
                 for strip in strips(rows, columns, tile):
-                    if not strip.isfinite().all():
-                        raise UserError("the network's result has NaN or infinite values: its weights are damaged.")
+                    self.require_image(strip)
                     begun = True
                     yield strip
             except (RuntimeError, MemoryError) as error:
@@ -134,11 +133,17 @@ class Run:
                     ) from error
         return begun
 
+    def require_image(self, strip: Tensor) -> None:
+        """Raise UserError for NaN or infinite values."""
+        if not strip.isfinite().all():
+            half = self.weight.dtype == torch.float16
+            remedy = "compute in float32 or bfloat16" if half else "its weights are of no use, take others"
+            raise UserError(f"the network's result has NaN or infinite values: {remedy}.")
+
     def announce(self, seconds: float, reason: str) -> None:
         """Say how long it will take, where that is long, and from what this follows."""
         if self.progress and seconds > LONG:
-            time = f"{seconds / 60:.0f} minutes" if seconds < 2 * 60**2 else f"{seconds / 60**2:.1f} hours"
-            tqdm.write(f"about {time}: {reason}", file=sys.stderr)
+            tqdm.write(f"frfsr: about {duration(seconds)}: {reason}", file=sys.stderr)
 
     def choose_search(self, lr: Tensor, encoded: Any) -> Any:
         """Let the references be searched as the options say: exactly, unless that takes more than a minute."""

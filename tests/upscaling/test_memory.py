@@ -100,7 +100,9 @@ def test_long_jobs_are_announced(small_model, monkeypatch, capsys):
     monkeypatch.setattr(run, "LONG", -1)
     photo = Photo(np.zeros((9, 70, 3), np.uint8))
     upscale_photo(photo, [], small_model, Options(tile=32), progress=True)
-    assert "about 0 minutes: 3 tiles, the first took 0 s\n" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "frfsr: about " in error
+    assert " s: 3 tiles, the first took 0 s\n" in error
     upscale_photo(photo, [], small_model, Options(tile=32))
     assert capsys.readouterr().err == ""
 

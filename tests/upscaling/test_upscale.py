@@ -1,5 +1,6 @@
 """upscale(): every size, mode and bit depth; tiles that join without seams; strength; settings out of range."""
 
+from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,7 +32,7 @@ def random_photo(channels: int, dtype: type, height: int, width: int) -> Photo:
 class Nearest(torch.nn.Module):
     """Stands in for the network: repeats pixels, and adds a brightness of its own to every tile."""
 
-    halo, max_references = 16, 1
+    halo, max_references, searches = 16, 1, False
 
     def __init__(self, brightness: float = 0.0):
         super().__init__()
@@ -177,10 +178,29 @@ def test_settings_that_do_not_exist(small_model_folder, options, message):
         upscale(image, image, **{"model": small_model_folder, **options})
 
 
-def test_out_of_memory_says_what_to_do(small_model, monkeypatch):
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_out_of_memory_says_what_to_do(small_model, monkeypatch, device):
     def encode_reference(image):
+        if device == "cpu":
+            torch.empty(10**15)  # what the CPU raises is no OutOfMemoryError
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(small_model, "encode_reference", encode_reference)
     with pytest.raises(UserError, match="reduce the references"):
         upscale(random_image("RGB", 3, 3), random_image("RGB", 9, 9), small_model)
+
+
+def test_other_faults_are_not_taken_for_a_lack_of_memory(small_model, monkeypatch):
+    monkeypatch.setattr(small_model, "encode_reference", lambda image: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):
+        upscale(random_image("RGB", 3, 3), random_image("RGB", 9, 9), small_model)
+
+
+@pytest.mark.parametrize("reference", [(), random_image("RGB", 9, 9)])
+def test_a_result_that_is_no_image_is_refused(small_model, reference):
+    model = deepcopy(small_model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e30)
+    with pytest.raises(UserError, match="take others"):
+        upscale(random_image("RGB", 9, 9), reference, model)
