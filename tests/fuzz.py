@@ -26,7 +26,7 @@ from PIL import Image, ImageCms
 
 from frfsr import cli
 from frfsr.errors import UserError
-from frfsr.imageio import Photo, read_photo, write_photo
+from frfsr.imageio import WRITE_FORMATS, Photo, read_photo, write_photo
 from frfsr.imageio.photo import to_8_bit, turn_upright
 from frfsr.imageio.write import LONGEST_SIDE
 
@@ -222,7 +222,7 @@ def writing_fault(photo: Photo) -> str | None:
     with TemporaryDirectory() as folder:
         for suffix in (".png", ".tif", ".webp", *([] if photo.has_alpha else [".jpg"])):
             path = Path(folder, f"x{suffix}")
-            if suffix == ".webp" and max(photo.pixels.shape) > LONGEST_SIDE["WEBP"]:
+            if max(photo.pixels.shape) > LONGEST_SIDE.get(WRITE_FORMATS[suffix], MAX_PIXELS):
                 continue
             try:
                 write_photo(photo, path)

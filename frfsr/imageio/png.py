@@ -17,6 +17,8 @@ GREY, RGB = 0, 2
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 LEVEL = 4  # of 9: photographic noise does not get smaller by more effort
 BLOCK = 1 << 20  # bytes inflated at a time
+MOST_INFLATED = 1032  # bytes by each one of a deflate stream
+MISSING = "damaged: pixels are missing (truncated)."
 METRES_PER_INCH = 0.0254
 
 
@@ -68,7 +70,7 @@ def parse_header(data: bytes) -> Header:
 
 
 def parse_png(data: bytes) -> Png:
-    """Check the CRC of every chunk and the length of the inflated pixels.
+    """Check the CRC of every chunk, and that the pixels could fill the picture.
 
     Raises:
         UserError: the file is damaged, and where.
@@ -91,12 +93,24 @@ def parse_png(data: bytes) -> Png:
             others.setdefault(name, body)
         position += 12 + length
     png = Png(header, b"".join(compressed), others)
-    _check_length(png)
+    if header.raw_bytes() > MOST_INFLATED * (len(png.compressed) + 1):
+        raise UserError(MISSING)
     return png
 
 
-def _check_length(png: Png) -> None:
-    """Raise UserError unless the compressed pixels inflate to as many bytes as the header promises."""
+def check_last_row(png: Png, decoded: np.ndarray | Image.Image) -> None:
+    """Raise UserError if rows are missing: Pillow takes pixels that end too early, in a valid stream, for complete.
+
+    Rows that were not decoded are zero. So pixels are inflated a second time only where the last row is black, or
+    does not come last (interlaced).
+
+    Raises:
+        UserError: the compressed pixels inflate to fewer bytes than the header promises.
+    """
+    if isinstance(decoded, Image.Image):
+        decoded = np.asarray(decoded.crop((0, decoded.height - 1, decoded.width, decoded.height)))
+    if decoded[-1].any() and not png.header.interlaced:
+        return
     missing, inflate, rest = png.header.raw_bytes(), zlib.decompressobj(), png.compressed
     try:
         while missing > 0 and (block := inflate.decompress(rest, BLOCK)):
@@ -104,7 +118,7 @@ def _check_length(png: Png) -> None:
     except zlib.error as error:
         raise UserError("damaged: its pixels do not decompress.") from error
     if missing > 0:
-        raise UserError("damaged: pixels are missing (truncated).")
+        raise UserError(MISSING)
 
 
 def decode_16_bit(png: Png) -> np.ndarray:

@@ -19,7 +19,7 @@ from PIL import (
 )
 
 from frfsr.errors import ImageWarning, UserError
-from frfsr.imageio import damage, png, pnm, tiff, tiff_samples, tiff_tags
+from frfsr.imageio import damage, jpeg, png, pnm, tiff, tiff_samples, tiff_tags
 from frfsr.imageio.metadata import metadata_from_pil
 from frfsr.imageio.photo import Photo, photo_from_pil, turn_upright
 
@@ -89,18 +89,13 @@ def _decode(data: bytes, max_pixels: int, strict: bool, notes: list[str]) -> Pho
     if data.startswith(png.SIGNATURE):
         return _read_png(data, max_pixels, notes)
     if data.startswith(tiff_tags.SIGNATURES):
-        return _read_tiff(data, max_pixels, notes)
+        return _read_tiff(data, max_pixels, strict, notes)
     if data[:1] == b"P" and data[1:2] in b"123456" and data[2:3].isspace():
         header = pnm.parse_header(data)
         check_size(header.width, header.height, header.samples * (1 + (header.maximum > 255)), max_pixels)
         return Photo(pnm.decode(data, header))
     if data.startswith(b"\xff\xd8\xff"):
-        photo = _through_pillow(JpegImagePlugin.JpegImageFile, data, max_pixels, notes)
-        if doubt := damage.check_jpeg(data):
-            if strict:
-                raise UserError(f"damaged: {doubt}.")
-            notes.append(f"it may be damaged: look at it; {doubt}.")
-        return photo
+        return _read_jpeg(data, max_pixels, strict, notes)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         damage.check_webp(data)
         return _through_pillow(WebPImagePlugin.WebPImageFile, data, max_pixels, notes)
@@ -148,23 +143,49 @@ def _read_png(data: bytes, max_pixels: int, notes: list[str]) -> Photo:
         _note_frames(getattr(image, "n_frames", 1), notes)
         if header.depth == 16:
             metadata, orientation = metadata_from_pil(image)
-            photo = Photo(turn_upright(png.decode_16_bit(parsed), orientation), metadata)
+            pixels = png.decode_16_bit(parsed)
+            png.check_last_row(parsed, pixels)
+            photo = Photo(turn_upright(pixels, orientation), metadata)
         else:
             if header.color == png.GREY and isinstance(image.info.get("transparency"), int):
                 image.info["transparency"] *= 255 // (2**header.depth - 1)  # Pillow stretches the pixels alone
             photo = photo_from_pil(image)
+            png.check_last_row(parsed, image)
     return photo._replace(metadata=photo.metadata._replace(png_color=parsed.color_chunks))
 
 
-def _read_tiff(data: bytes, max_pixels: int, notes: list[str]) -> Photo:
+def _read_jpeg(data: bytes, max_pixels: int, strict: bool, notes: list[str]) -> Photo:
+    """Colours by libjpeg, metadata by Pillow, which also decodes CMYK: it knows who writes it inverted."""
+    with JpegImagePlugin.JpegImageFile(io.BytesIO(data)) as image:
+        check_size(*image.size, len(image.getbands()), max_pixels)
+        doubts: list[str] = []
+        is_ink = image.mode == "CMYK"
+        pixels = jpeg.decode(data, doubts, scale=8 if is_ink else 1)
+        _note_doubts(doubts, strict, notes)
+        if is_ink or pixels is None:
+            return photo_from_pil(image)
+        metadata, orientation = metadata_from_pil(image)
+    return Photo(turn_upright(pixels, orientation), metadata)
+
+
+def _note_doubts(doubts: list[str], strict: bool, notes: list[str]) -> None:
+    """Turn what is suspicious about a JPEG into a warning or, in strict reading, an error."""
+    if doubts and strict:
+        raise UserError(f"damaged: {doubts[0]}.")
+    notes += [f"it may be damaged: look at it; {doubt}." for doubt in doubts[:1]]
+
+
+def _read_tiff(data: bytes, max_pixels: int, strict: bool, notes: list[str]) -> Photo:
     page, one_of_several = tiff.choose_page(data)
     width, height, samples, bits = tiff.size_of(page)
     check_size(width, height, samples * (1 if bits <= 8 else 2), max_pixels)
     _note_frames(1 + one_of_several, notes)
     if tiff.is_pillows(page):
         if page.first(tiff_tags.COMPRESSION) == tiff_samples.JPEG:
+            doubts: list[str] = []
             for piece in tiff_samples.jpeg_pieces(data, page):
-                damage.check_jpeg(piece)
+                jpeg.decode(piece, doubts, scale=8)
+            _note_doubts(doubts, strict, notes)
         with tiff_samples.quiet_libtiff(), TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as image:
             photo = photo_from_pil(image)
         said = tiff.metadata_of(data, page)

@@ -76,9 +76,9 @@ def read_page(data: bytes, page: tag.Tags) -> Photo:
     Raises:
         UserError: it is damaged.
     """
-    samples, bits = read_samples(data, page), page.first(tag.BITS, 1)
-    photometric = _photometric(page)
+    photometric, bits = _photometric(page), page.first(tag.BITS, 1)
     alpha_at, alpha_kind = _alpha(page, COLORS[photometric])
+    samples = read_samples(data, page)
     color = samples[..., : COLORS[photometric]]
     alpha = None if alpha_at is None else samples[..., alpha_at]
     if photometric == PALETTE:
@@ -138,9 +138,16 @@ def _photometric(page: tag.Tags) -> int:
 
 
 def _alpha(page: tag.Tags, colors: int) -> tuple[int | None, int]:
-    """Return place and kind of the alpha sample: the first one that ExtraSamples calls so, wherever it stands."""
+    """Return place and kind of the alpha sample: the first one that ExtraSamples calls so, wherever it stands.
+
+    Raises:
+        UserError: three or more samples are called grey, without a word on the others: perhaps colours.
+    """
+    samples = page.first(tag.SAMPLES, 1)
+    if colors == 1 and samples > 2 and tag.EXTRA_SAMPLES not in page:
+        raise UserError(f"damaged: nothing says what its {samples} samples per pixel are besides one of grey.")
     for place, kind in enumerate(page.get(tag.EXTRA_SAMPLES, ()), start=colors):
-        if kind in (PREMULTIPLIED, STRAIGHT) and place < page.first(tag.SAMPLES, 1):
+        if kind in (PREMULTIPLIED, STRAIGHT) and place < samples:
             return place, kind
     return None, 0
 

@@ -18,6 +18,7 @@ from frfsr.imageio import tiff_tags as tag
 NONE, LZW, DEFLATE, OLD_DEFLATE, PACK_BITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 LIBTIFF_COMPRESSIONS = (LZW, PACK_BITS, LZMA, ZSTD)
 JPEG = 7
+HEADER = 8  # bytes, before which no pixels can be
 PILLOW_COMPRESSIONS = (2, 3, 4, 6, JPEG)  # fax and JPEG: pages of at most 8 bits, which libtiff decodes as a whole
 SEPARATE, REVERSED, DIFFERENCES = 2, 2, 2  # values of PlanarConfiguration, FillOrder and Predictor
 STDERR = RLock()  # one thread at a time may turn it away
@@ -112,6 +113,8 @@ def _pieces(data: bytes, page: tag.Tags, grid: Grid, compression: int) -> list[b
             length = min(length, len(data) - offset)  # too short is found out by its number of pixels
         if length <= 0 or offset + length > len(data):
             raise UserError("damaged: pixels are missing (truncated).")
+        if offset < HEADER:
+            raise UserError(f"damaged: pixels at byte {offset}, where its header is.")
         pieces.append(data[offset : offset + length])
     return pieces
 

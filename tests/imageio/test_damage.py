@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -95,9 +96,25 @@ def chunk(name: bytes, body: bytes) -> bytes:
 def test_a_png_whose_rows_are_missing_though_all_checksums_are_right(depth, color, samples, interlaced):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 30, depth, color, 0, 0, interlaced))
     row = 1 + (40 * samples * depth + 7) // 8
-    body = zlib.compress(bytes(row * 15))
+    for filling in (b"\0", b"\1"):  # of filter 1, and black, grey or half transparent
+        body = zlib.compress(filling * row * 15)
+        with pytest.raises(UserError, match=r"missing|truncated|not enough"):
+            read_photo(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_png_that_ends_in_black_is_whole(mode):
+    image = Image.new(mode, (40, 30))
+    assert not read_photo(encoded(image, format="PNG"), strict=True).pixels[..., :1].any()
+
+
+def test_a_small_png_cannot_claim_more_pixels_than_it_can_hold():
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 16_000, 16_000, 8, 2, 0, 0, 0))
+    tracemalloc.start()
     with pytest.raises(UserError, match="missing"):
-        read_photo(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b""))
+        read_photo(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"a")) + chunk(b"IEND", b""))
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_doubtful_jpegs_are_read_with_a_warning_that_names_the_file_or_refused_where_asked():

@@ -78,6 +78,20 @@ def test_a_small_file_cannot_take_much_memory(tmp_path, tiff_bytes):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_three_samples_that_are_called_grey_are_refused_where_nothing_says_what_they_are(photometric, tiff_bytes):
+    tags = {256: 5, 257: 4, 258: 8, 259: 1, 262: photometric, 273: 0, 277: 3, 278: 4, 279: 60}
+    with pytest.raises(UserError, match="nothing says what its 3 samples"):
+        read_photo(tiff_bytes(tags, {}, bytes(60)))
+
+
+def test_pixels_cannot_lie_in_the_header(tiff_bytes):
+    tags = {256: 5, 257: 4, 258: 8, 259: 1, 262: 1, 277: 1, 278: 4, 279: 20}
+    assert read_photo(tiff_bytes(tags | {273: 0}, {}, bytes(20))).pixels.shape == (4, 5, 1)
+    with pytest.raises(UserError, match="where its header is"):
+        read_photo(tiff_bytes(tags | {273: -8}, {}, bytes(20)))
+
+
 @pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits"])
 def test_cut_files_are_refused_at_every_place(tmp_path, compression, random_samples):
     color = random_samples((40, 50, 3), 16)
