@@ -48,6 +48,13 @@ class ResidualConfig:
     residual_scale: float = 1.0
 
 
+@settings
+class EnhanceNetConfig(ResidualConfig):
+    """Sizes of EnhanceNet, as published."""
+
+    blocks: Depth = 10
+
+
 class SingleImageNetwork(Network):
     """A network without references; `image` is its figure."""
 
@@ -227,7 +234,7 @@ class RankSRGAN(ResidualNetwork):
 class EnhanceNet(ResidualNetwork):
     """Sajjadi et al. 2017: nearest enlargements, on TensorFlow's bicubic image."""
 
-    architecture = "enhancenet"
+    architecture, config_class = "enhancenet", EnhanceNetConfig
     marks = (("head.weight", "body.0.conv1.weight", "up1.weight"),)
     convolutions: ClassVar = {"conv_up1": 1, "conv_up2": 1, "conv_hr": 1}
 
@@ -240,7 +247,7 @@ class EnhanceNet(ResidualNetwork):
     @classmethod
     def published(cls, state: State) -> tuple[ResidualConfig, Names]:
         names = {"conv_first": "head", "conv_up1": "up1", "conv_up2": "up2", "conv_hr": "hr", "conv_last": "last"}
-        return ResidualConfig(size(state, "head.weight"), count(state, "body.")), names
+        return EnhanceNetConfig(size(state, "head.weight"), count(state, "body.")), names
 
 
 NETWORKS: tuple[type[SingleImageNetwork], ...] = (SRCNN, EDSR, RankSRGAN, SRResNet, EnhanceNet)
