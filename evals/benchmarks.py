@@ -5,43 +5,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, cast
 
 import numpy as np
+from datasets import Dataset
 
 from frfsr.data import decode_image, open_pairs, stored_bytes
 from frfsr.degrade import LRProtocol, crop_to_multiple, downscale, reorder_patches, upscale_bicubic
 from frfsr.errors import UserError
+from frfsr.evals.choices import BENCHMARKS, ReferenceRule, read_data, rules
 from frfsr.evals.manifests import CUFEDR_POOL, load_manifests
-
-ReferenceRule = Literal["true", "all", "lr", "rotated", "easy", "medium", "hard", "cufedr"]
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A set of the field.
-
-    Attributes:
-        title: name in tables.
-        count: number of inputs of the complete set.
-        names: regular expression that the names of its inputs match.
-        source: expected files and where people usually get them, in one line.
-    """
-
-    title: str
-    count: int
-    names: str
-    source: str
-
-
-BENCHMARKS = {
-    "cufed5": Benchmark("CUFED5", 126, r"\d{3}_0", "000_0.png ... 125_5.png, from github.com/ZZUTK/SRNTT"),
-    "sun80": Benchmark("Sun80", 80, r".+", "input/X.png, ref/X/ with 20 images each, from Sun and Hays, ICCP 2012"),
-    "urban100": Benchmark("Urban100", 100, r"img_\d{3}.*", "img_001.png ..., from github.com/jbhuang0604/SelfExSR"),
-    "manga109": Benchmark("Manga109", 109, r".+", "one page of each of 109 volumes, from manga109.org"),
-    "wrsr": Benchmark("WR-SR", 80, r"\d{3}", "input/, ref/, pairs.txt, from github.com/yumingj/C2-Matching"),
-    "set5": Benchmark("Set5", 5, r".+", "five HR images, from github.com/jbhuang0604/SelfExSR"),
-}
 
 
 @dataclass(frozen=True)
@@ -49,6 +22,7 @@ class Sample:
     """One image to super-resolve, uint8 RGB (height, width, 3).
 
     Attributes:
+        name: of the image.
         hr: the truth, its sides multiples of 4.
         lr: a quarter of the size of `hr`.
         references: of any sizes.
@@ -65,29 +39,35 @@ class Item:
     """One image of a test set, its files not yet decoded (``{"bytes", "path"}``, one of them None).
 
     Attributes:
-        references: empty if the enlarged LR is the reference.
+        name: of the image.
+        input: the truth.
+        references: most relevant first.
         order: of the patches of a shuffled reference, empty if it is not shuffled.
+        enlarged: the enlarged LR stands in for a reference.
     """
 
     name: str
     input: dict
     references: tuple[dict, ...] = ()
     order: tuple[int, ...] = ()
+    enlarged: bool = False
 
     def load(self, protocol: LRProtocol) -> Sample:
-        """Decodes the images and makes the LR; raises UserError if a file is broken."""
+        """Decode the images and make the LR; UserError if a file is broken."""
         hr = crop_to_multiple(np.asarray(decode_image(self.input)))
         if min(hr.shape[:2]) == 0:
             raise UserError("smaller than 4x4 pixels")
         lr = downscale(hr, protocol)
-        references = [np.asarray(decode_image(file)) for file in self.references] or [upscale_bicubic(lr, protocol)]
+        references = [np.asarray(decode_image(file)) for file in self.references]
+        if self.enlarged:
+            references.append(upscale_bicubic(lr, protocol))
         if self.order:
             references = [reorder_patches(reference, self.order) for reference in references]
         return Sample(self.name, hr, lr, references)
 
     def fingerprint(self, with_references: bool = True) -> str:
-        """SHA-256 of all that `load` depends on besides the protocol; raises UserError if a file is missing."""
-        digest = hashlib.sha256(str(self.order if with_references else ()).encode())
+        """SHA-256 of all that `load` depends on besides the protocol; UserError if a file is missing."""
+        digest = hashlib.sha256(str((self.order, self.enlarged) if with_references else ()).encode())
         for file in (self.input, *(self.references if with_references else ())):
             digest.update(hashlib.sha256(stored_bytes(file)).digest())
         return digest.hexdigest()
@@ -103,9 +83,10 @@ class TestSet:
             ``true``: as its benchmark says: its own of the given level (CUFED5, WR-SR), a frozen random choice among
             its own (Sun80) or among the other images (Manga109), its LR enlarged by bicubic interpolation (sets
             without references);
-            ``all``: all its own at once; ``lr``: the enlarged LR; ``rotated``: what the image half the set further on
-            has (its truth where the set has no references), which shows something else. Not the next image: in WR-SR
-            the reference of one can be the very photo of its neighbour;
+            ``all``: all its own at once; ``lr``: the enlarged LR; ``none``: no reference;
+            ``rotated``: what the image half the set further on has (its truth where the set has no references), which
+            shows something else. Not the next image: in WR-SR the reference of one can be the very photo of its
+            neighbour;
             ``easy``, ``medium``, ``hard``: the true one cut into 2x2, 4x4 or 8x8 patches in frozen random orders;
             ``cufedr``: a frozen random choice among the images of Urban100, Manga109 and Sun80.
         level: which of several own references, 1 for the most relevant.
@@ -129,16 +110,15 @@ class TestSet:
         split: str = "test",
         pool: "Mapping[str, TestSet] | None" = None,
     ) -> None:
-        if reference not in get_args(ReferenceRule):
-            raise UserError(
-                f"unknown rule for references {reference!r}; there are {', '.join(get_args(ReferenceRule))}"
-            )
+        if reference not in rules():
+            raise UserError(f"unknown rule for references {reference!r}; there are {', '.join(rules())}")
         if level < 1:
             raise UserError(f"reference levels count from 1, got {level}")
         self.name, self.reference, self.level = name, reference, level
         self.benchmark = BENCHMARKS.get(name)
         self.title = self.benchmark.title if self.benchmark else name
-        self.rows, self.faults, _ = open_pairs(path, split, decode=False)
+        pairs = open_pairs(path, split, decode=False)
+        self.rows, self.faults = cast(Dataset, pairs.rows), pairs.faults  # no stream was asked for
         self.names: list[str] = list(self.rows["name"])
         self.pool = pool or {}
         if reference == "cufedr" and (absent := CUFEDR_POOL.keys() - self.pool.keys()):
@@ -152,18 +132,20 @@ class TestSet:
     def __getitem__(self, index: int) -> Item:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        order = ()
+        order: tuple[int, ...] = ()
         if self.reference in ("easy", "medium", "hard"):
             orders = load_manifests().shuffles[self.reference]
             order = tuple(orders[index % len(orders)])
-        return Item(self.names[index], self.input(index), self._references(index), order)
+        references = self._references(index)
+        enlarged = not references and self.reference != "none"
+        return Item(self.names[index], self.input(index), references, order, enlarged)
 
     def __iter__(self) -> Iterator[Item]:
         return (self[index] for index in range(len(self)))
 
     def input(self, index: int) -> dict:
         """The stored file of an HR image."""
-        return self.rows.select_columns("input")[index]["input"]
+        return self._column("input", index)
 
     @property
     def label(self) -> str:
@@ -184,14 +166,18 @@ class TestSet:
             notes.append(f"{self.title}: {len(strange)} unexpected names, for example {strange[0]}")
         return notes
 
+    def _column(self, name: str, index: int) -> Any:
+        """One value, without the other columns' images being read."""
+        return self.rows.select_columns(name)[index][name]
+
     def _references(self, index: int) -> tuple[dict, ...]:
-        if self.reference == "lr":
+        if self.reference in ("lr", "none"):
             return ()
         if self.reference == "cufedr":
             key, position = load_manifests().cufedr[index % BENCHMARKS["cufed5"].count]
             return (self.pool[key].input(position % len(self.pool[key])),)
         owner = (index + len(self) // 2) % len(self) if self.reference == "rotated" else index
-        own = self.rows.select_columns("references")[owner]["references"]
+        own = self._column("references", owner)
         if own:
             return self._choose(own, owner)
         if owner != index:
@@ -209,3 +195,14 @@ class TestSet:
         if self.level > len(own):
             raise UserError(f"there is no reference of level {self.level}, only {len(own)}")
         return (own[self.level - 1],)
+
+
+def as_test_set(benchmark: TestSet | str | Path) -> TestSet:
+    """A test set as it is, or the one that `read_data` finds; UserError if those are several."""
+    if isinstance(benchmark, TestSet):
+        return benchmark
+    found = read_data([benchmark])
+    if len(found) > 1:
+        raise UserError(f"{benchmark} holds {', '.join(found)}: give one of them, for example {benchmark}/wrsr.")
+    ((name, path),) = found.items()
+    return TestSet(name, path)

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
+from typing import Any
+
+from frfsr.errors import UserError
+from frfsr.files import write_text
 
 
 class ScoreCache:
@@ -17,7 +20,7 @@ class ScoreCache:
         """SHA-256 of the parts in their order."""
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def get(self, key: str) -> dict | None:
+    def get(self, key: str) -> dict[str, Any] | None:
         """The stored values, None if there are none or the file is damaged."""
         try:
             return json.loads(self._file(key).read_text())
@@ -25,12 +28,13 @@ class ScoreCache:
             return None
 
     def put(self, key: str, values: dict) -> None:
-        """Stores values that JSON can hold."""
+        """Store values that JSON can hold; UserError if the place cannot be written."""
         file = self._file(key)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial_file = file.with_suffix(f".{os.getpid()}.partial")
-        partial_file.write_text(json.dumps(values))
-        os.replace(partial_file, file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot keep scores in {self.folder}: {error.strerror or error}.") from error
+        write_text(file, json.dumps(values))
 
     def _file(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"

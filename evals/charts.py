@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,7 +12,15 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model in `bubble_chart`: parameters in millions, PSNR in dB, seconds per image (None if not known)."""
+    """A model in `bubble_chart`.
+
+    Attributes:
+        name: beside its bubble.
+        parameters: in millions.
+        psnr: in dB.
+        seconds: per image, None if not known.
+        quoted: from the paper, not measured.
+    """
 
     name: str
     parameters: float
@@ -22,7 +30,7 @@ class Contestant:
 
 
 def bubble_chart(contestants: Sequence[Contestant], benchmark: str) -> Image.Image:
-    """PSNR against parameters; the area of a bubble grows with the runtime, quoted ones are hollow."""
+    """Draw PSNR against parameters; the area of a bubble grows with the runtime, quoted ones are hollow."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     slowest = max((c.seconds for c in contestants if c.seconds), default=1.0)
@@ -46,8 +54,8 @@ def bubble_chart(contestants: Sequence[Contestant], benchmark: str) -> Image.Ima
     return rendered(figure)
 
 
-def line_chart(lines: dict[str, Sequence[float]], steps: Sequence[str], title: str) -> Image.Image:
-    """PSNR per model (a line) over the strengths of the shuffle (``steps``)."""
+def line_chart(lines: Mapping[str, Sequence[float]], steps: Sequence[str], title: str) -> Image.Image:
+    """Draw the PSNR of every model (a line) over the strengths of the shuffle (``steps``)."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     for name, values in lines.items():
@@ -59,7 +67,7 @@ def line_chart(lines: dict[str, Sequence[float]], steps: Sequence[str], title: s
 
 
 def rendered(figure: Figure) -> Image.Image:
-    """The figure as an RGB picture."""
+    """Draw the figure as an RGB picture."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return Image.open(buffer).convert("RGB")

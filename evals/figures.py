@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from frfsr.errors import UserError
 from frfsr.evals.benchmarks import Sample
-from frfsr.evals.metrics import luma, psnr_y
+from frfsr.evals.metrics import psnr_y, studio_luma
 from frfsr.evals.visualise import Insight
 from frfsr.upscaling.explain import Matched
 from frfsr.upscaling.pictures import heat
@@ -39,7 +39,7 @@ def choose_crop(results: Sequence[np.ndarray], side: int = CROP) -> Box:
     Args:
         side: of the window; less where the image is smaller.
     """
-    values = np.stack([luma(image) for image in results])
+    values = np.stack([studio_luma(image) for image in results])
     spread = values.max(axis=0) - values.min(axis=0)
     height, width = spread.shape
     side = min(side, height, width)
@@ -80,8 +80,8 @@ def box_of_lr(sample: Sample, box: Box) -> np.ndarray:
 
 def error_maps(sample: Sample, results: Mapping[str, np.ndarray]) -> Image.Image:
     """|result - truth| on luma, from black to yellow at `ERROR_SCALE` levels of 255 and more."""
-    truth = luma(sample.hr)
-    tiles = [(f"error of {name}", heat(np.abs(luma(sr) - truth) / ERROR_SCALE)) for name, sr in results.items()]
+    truth = studio_luma(sample.hr)
+    tiles = [(f"error of {name}", heat(np.abs(studio_luma(sr) - truth) / ERROR_SCALE)) for name, sr in results.items()]
     return panel([("truth", sample.hr), *tiles], len(tiles) + 1, tile=2 * TILE)
 
 
@@ -136,7 +136,7 @@ def fit(image: np.ndarray, tile: int) -> Image.Image:
     return Image.fromarray(image).resize(size, method)
 
 
-def shorten(caption: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def shorten(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """The caption, cut with an ellipsis where it is wider than ``width`` pixels."""
     if font.getlength(caption) <= width:
         return caption

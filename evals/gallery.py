@@ -9,15 +9,16 @@ import numpy as np
 from frfsr.degrade import upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.evals.charts import Contestant, bubble_chart, line_chart
+from frfsr.evals.choices import ReferenceRule
 from frfsr.evals.figures import CROP, Box, attention, check_crop, choose_crop, comparison, error_maps, matching
 from frfsr.evals.paper import Laboratory, quoted_tables
 from frfsr.evals.report import Figure, Slider, as_html
 from frfsr.evals.runtime import measure_runtime
-from frfsr.evals.tables import write_text
-from frfsr.evals.upscalers import ReferenceNetwork, Upscaler
+from frfsr.evals.upscalers import NetworkUpscaler, Upscaler
 from frfsr.evals.visualise import look_inside
+from frfsr.files import whole_file, write_text
 
-SHUFFLES = {"whole": "true", "easy": "easy", "medium": "medium", "hard": "hard"}
+SHUFFLES: dict[str, ReferenceRule] = {"whole": "true", "easy": "easy", "medium": "medium", "hard": "hard"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Choice:
     names: tuple[str, ...] = ()
     count: int = 4
     crop: Box | None = None
-    reference: str = "true"
+    reference: ReferenceRule = "true"
 
 
 def choose_images(laboratory: Laboratory, upscalers: Sequence[Upscaler], benchmark: str, choice: Choice) -> list[str]:
@@ -58,7 +59,7 @@ def picture_items(
 ) -> list[Slider | Figure]:
     """For every chosen image a slider, the compared crops, the error maps and what the last network did inside."""
     test_set = laboratory.test_set(benchmark, choice.reference)
-    network = next((u for u in reversed(upscalers) if isinstance(u, ReferenceNetwork)), None)
+    network = next((u for u in reversed(upscalers) if isinstance(u, NetworkUpscaler) and u.uses_references), None)
     items: list[Slider | Figure] = []
     for name in choose_images(laboratory, upscalers, benchmark, choice):
         sample = test_set[test_set.names.index(name)].load(laboratory.protocol.lr)
@@ -70,7 +71,7 @@ def picture_items(
         items.append(Slider(title, pictures[0], pictures[-1], upscalers[0].name, upscalers[-1].name))
         items.append(Figure(f"{title}: crops", comparison(sample, results, box)))
         items.append(Figure(f"{title}: errors on luma", error_maps(sample, results)))
-        if network:
+        if network and sample.references:
             insight = look_inside(network.model, sample)
             if insight.explanation.matched:
                 found = matching(insight.explanation.matched)
@@ -132,8 +133,6 @@ def write_gallery(out: Path, items: Sequence[Slider | Figure], text: str) -> Non
     for item in items:
         if isinstance(item, Figure):
             file = out / ("".join(c if c.isalnum() else "_" for c in item.title) + ".png")
-            try:
-                item.picture.save(file, optimize=True)
-            except OSError as error:
-                raise UserError(f"cannot write {file}: {error.strerror or error}") from error
+            with whole_file(file) as partial:
+                item.picture.save(partial, optimize=True)
     write_text(out / "report.html", as_html("Super-resolution report", items, text))

@@ -2,13 +2,16 @@
 
 Every function takes the result and the truth as RGB images of one size, each a PIL image, a uint8 array (H, W, 3), or a
 float tensor (3, H, W) or (1, 3, H, W) in [0, 1], which is clipped and rounded to 8 bits first, and measures them
-without their outermost ``crop`` pixels. Luma is the Y of BT.601 in studio swing (16 to 235), kept as a real number.
+without their outermost ``border`` pixels; it raises UserError if they differ in size or are none of these. Luma is the
+Y of BT.601 in studio swing (16 to 235), kept as a real number.
 """
 
 import math
 import warnings
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,52 +21,78 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from frfsr.errors import UserError
+from frfsr.pixels import BT601, to_pixels
 
 Picture = Image.Image | np.ndarray | torch.Tensor
 
-# Weights of R, G, B in [0, 255] for Y, and its offset.
-LUMA = np.array([65.481, 128.553, 24.966]) / 255
-LUMA_OFFSET = 16.0
+STUDIO_SWING, STUDIO_BLACK = 219, 16
 SSIM_WINDOW = 11
 ALEXNET_SMALLEST = 31
+NO_SKIMAGE = "SSIM needs scikit-image: pip install 'frfsr[eval]'"
 
 
-def psnr_y(sr: Picture, hr: Picture, crop: int = 4) -> float:
-    """Peak signal-to-noise ratio of the luma in dB (peak 255); infinite for equal images."""
-    return _psnr(luma(_inner(sr, crop)), luma(_inner(hr, crop)))
+def psnr_y(sr: Picture, hr: Picture, border: int = 4) -> float:
+    """Measure the peak signal-to-noise ratio of the luma in dB (peak 255); infinite for equal images.
+
+    Args:
+        sr: the result.
+        hr: the truth.
+        border: pixels left out at each side.
+    """
+    return _psnr(studio_luma(_inner(sr, border)), studio_luma(_inner(hr, border)))
 
 
-def psnr_rgb(sr: Picture, hr: Picture, crop: int = 4) -> float:
-    """Peak signal-to-noise ratio over the three colour channels in dB (peak 255); infinite for equal images."""
-    return _psnr(_inner(sr, crop).astype(np.float64), _inner(hr, crop).astype(np.float64))
+def psnr_rgb(sr: Picture, hr: Picture, border: int = 4) -> float:
+    """Measure the peak signal-to-noise ratio over the three colour channels in dB (peak 255).
+
+    Args:
+        sr: the result.
+        hr: the truth.
+        border: pixels left out at each side.
+
+    Returns:
+        Infinite for equal images.
+    """
+    return _psnr(_inner(sr, border).astype(np.float64), _inner(hr, border).astype(np.float64))
 
 
-def ssim_y(sr: Picture, hr: Picture, crop: int = 4) -> float:
-    """Structural similarity of the luma in [-1, 1]: Gaussian window 11x11, sigma 1.5, where it lies inside the image.
+def ssim_y(sr: Picture, hr: Picture, border: int = 4) -> float:
+    """Measure the structural similarity of the luma: Gaussian window 11x11, sigma 1.5, where it lies inside the image.
+
+    Args:
+        sr: the result.
+        hr: the truth.
+        border: pixels left out at each side.
+
+    Returns:
+        -1 ... 1, 1 for equal images.
 
     Raises:
         UserError: the images are too small for one window, or differ in size.
     """
-    return _ssim(luma(_inner(sr, crop)), luma(_inner(hr, crop)))
+    return _ssim(studio_luma(_inner(sr, border)), studio_luma(_inner(hr, border)))
 
 
-def ssim_rgb(sr: Picture, hr: Picture, crop: int = 4) -> float:
-    """`ssim_y` of each colour channel, averaged."""
-    sr, hr = _inner(sr, crop), _inner(hr, crop)
+def ssim_rgb(sr: Picture, hr: Picture, border: int = 4) -> float:
+    """Measure `ssim_y` of each colour channel, and average."""
+    sr, hr = _inner(sr, border), _inner(hr, border)
     return float(np.mean([_ssim(sr[..., c].astype(np.float64), hr[..., c].astype(np.float64)) for c in range(3)]))
 
 
-def lpips_alex(sr: Picture, hr: Picture, crop: int = 4, alexnet: str | Path | None = None) -> float:
-    """Perceptual distance LPIPS v0.1 with AlexNet on RGB in [-1, 1]: 0 for equal images, larger is worse.
+def lpips_alex(sr: Picture, hr: Picture, border: int = 4, alexnet: str | Path | None = None) -> float:
+    """Measure the perceptual distance LPIPS v0.1 with AlexNet on RGB in [-1, 1]: 0 for equal images, larger is worse.
 
     Args:
+        sr: the result.
+        hr: the truth.
+        border: pixels left out at each side.
         alexnet: safetensors file with torchvision's AlexNet convolutions (``features.N.weight``, ``features.N.bias``);
             by default torchvision downloads them once.
 
     Raises:
         UserError: the ``lpips`` package or the AlexNet weights cannot be had, or the images are below 31x31 pixels.
     """
-    sr, hr = _inner(sr, crop), _inner(hr, crop)
+    sr, hr = _inner(sr, border), _inner(hr, border)
     _check_sizes(sr, hr, smallest=ALEXNET_SMALLEST)
     batch = torch.from_numpy(np.stack([sr, hr]))
     batch = rearrange(batch, "b h w c -> b c h w").float() / 127.5 - 1
@@ -71,13 +100,29 @@ def lpips_alex(sr: Picture, hr: Picture, crop: int = 4, alexnet: str | Path | No
         return float(_lpips_network(alexnet)(batch[:1], batch[1:]))
 
 
-def luma(image: np.ndarray) -> np.ndarray:
+def require_extras(lpips: bool = False, alexnet: str | Path | None = None) -> None:
+    """Find out before the first image whether everything that will be measured can be.
+
+    Args:
+        lpips: `lpips_alex` will be called too.
+        alexnet: its file of AlexNet.
+
+    Raises:
+        UserError: a package or a file is missing.
+    """
+    if find_spec("skimage") is None:
+        raise UserError(NO_SKIMAGE)
+    if lpips:
+        _lpips_network(alexnet)
+
+
+def studio_luma(image: np.ndarray) -> np.ndarray:
     """Y in [16, 235], float64 (H, W), of an RGB image (H, W, 3) in [0, 255]."""
-    return image @ LUMA + LUMA_OFFSET
+    return image @ (np.array(BT601) * STUDIO_SWING / 255) + STUDIO_BLACK
 
 
 def to_uint8(image: Picture) -> np.ndarray:
-    """Any picture of this module as a uint8 array (H, W, 3), as it would be saved.
+    """Round any picture of this module to a uint8 array (H, W, 3), as it would be saved.
 
     Raises:
         UserError: not an RGB image, or floats beyond [0, 1] by more than a network's overshoot.
@@ -88,24 +133,25 @@ def to_uint8(image: Picture) -> np.ndarray:
         image = image.squeeze(0) if image.ndim == 4 else image
         if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
             raise UserError(f"expected a float tensor (3, H, W) in [0, 1], got {image.dtype} {tuple(image.shape)}")
-        image = rearrange(image.detach().float().cpu(), "c h w -> h w c").numpy()
-        if np.abs(image).max(initial=0) > 16:
-            raise UserError("a float tensor must lie in [0, 1]; divide 8-bit values by 255")
-        if not np.isfinite(image).all():
+        if not image.isfinite().all():
             raise UserError("the image has NaN or infinite values")
-        return (image.clip(0, 1) * 255).round().astype(np.uint8)
+        if image.numel() and image.abs().max() > 16:
+            raise UserError("a float tensor must lie in [0, 1]; divide 8-bit values by 255")
+        return to_pixels(image)
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"expected an image, got a {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise UserError(f"expected a uint8 array (H, W, 3), got {image.dtype} {image.shape}")
     return image
 
 
-def _inner(image: Picture, crop: int) -> np.ndarray:
-    """The image without its outermost ``crop`` pixels."""
+def _inner(image: Picture, border: int) -> np.ndarray:
+    """The image without its outermost ``border`` pixels."""
     image = to_uint8(image)
     height, width = image.shape[:2]
-    if min(height, width) <= 2 * crop:
-        raise UserError(f"an image of {width}x{height} pixels has nothing inside a border of {crop}")
-    return image[crop : height - crop, crop : width - crop]
+    if min(height, width) <= 2 * border:
+        raise UserError(f"an image of {width}x{height} pixels has nothing inside a border of {border}")
+    return image[border : height - border, border : width - border]
 
 
 def _check_sizes(sr: np.ndarray, hr: np.ndarray, smallest: int = 1) -> None:
@@ -127,10 +173,11 @@ def _ssim(sr: np.ndarray, hr: np.ndarray) -> float:
     try:
         from skimage.metrics import structural_similarity
     except ImportError as error:
-        raise UserError("SSIM needs scikit-image: pip install 'frfsr[eval]'") from error
-    return float(
-        structural_similarity(sr, hr, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+        raise UserError(NO_SKIMAGE) from error
+    similarity = structural_similarity(
+        sr, hr, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
+    return float(cast(float, similarity))  # the stubs count the maps that were not asked for
 
 
 @cache

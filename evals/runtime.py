@@ -1,8 +1,12 @@
 """How long an upscaler takes and how much memory (paper, table V)."""
 
+import ctypes
+import gc
 import platform
 import re
+import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -14,53 +18,77 @@ from frfsr.evals.upscalers import Upscaler
 
 CUFED5_LR = (83, 125)
 REPEATS = 5
+MEBIBYTE = 2**20
+WEIGHT_BYTES = 4  # of a parameter: evaluations compute in float32
 STATUS, RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Median seconds of `REPEATS` calls after one to warm up; peak memory in MiB; the device in words.
+    """What a model takes.
 
-    The memory is the GPU's where one is used, else the largest resident memory of the process: during the calls on
-    Linux, since its start elsewhere.
+    Attributes:
+        seconds: median of `REPEATS` calls after one to warm up.
+        memory: MiB that the model adds: its weights, and what its calls take at their peak beyond what the process
+            (on a GPU: PyTorch) held before; None where nothing tells (on a CPU: not Linux).
+        device: in words.
     """
 
     seconds: float
-    memory: float
+    memory: float | None
     device: str
 
 
 def measure_runtime(upscaler: Upscaler, size: tuple[int, int] = CUFED5_LR) -> Runtime:
-    """Times an LR image of ``size`` (height, width), by default CUFED5's usual one, and a reference x4 as large."""
+    """Time an upscaler.
+
+    Args:
+        upscaler: what is timed.
+        size: (height, width) of the LR image, by default CUFED5's usual one; the reference is four times as large.
+    """
     rng = np.random.default_rng(0)
     height, width = size
     lr = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     reference = rng.integers(0, 256, (4 * height, 4 * width, 3), dtype=np.uint8)
     on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
     if on_gpu:
+        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() / MEBIBYTE
     else:
-        reset_peak_resident()
+        before = start_of_peak()
     seconds = []
     for _ in range(1 + REPEATS):
         start = time.perf_counter()
         upscaler(lr, [reference])  # ends with a copy to the CPU, which waits for the GPU
         seconds.append(time.perf_counter() - start)
+    weights = WEIGHT_BYTES * sum(upscaler.parameters.values()) / MEBIBYTE
     if on_gpu:
-        return Runtime(median(seconds[1:]), torch.cuda.max_memory_allocated() / 2**20, torch.cuda.get_device_name())
-    device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    return Runtime(median(seconds[1:]), peak_resident(), device)
+        peak, device = torch.cuda.max_memory_allocated() / MEBIBYTE, torch.cuda.get_device_name()
+    else:
+        peak = peak_resident()
+        device = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    return Runtime(median(seconds[1:]), None if before is None else weights + peak - before, device)
+
+
+def start_of_peak() -> float | None:
+    """Give back what is free, reset the peak, and return the MiB that the process holds; None where nothing tells."""
+    gc.collect()
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # another C library than GNU's
+            ctypes.CDLL(None).malloc_trim(0)
+    return resident("VmRSS") if reset_peak_resident() else None
 
 
 def reset_peak_resident() -> bool:
-    """Set the process's largest resident memory back to the present; false where only its start counts (not Linux)."""
+    """Set the process's largest resident memory back to the present; false where that cannot be done (not Linux)."""
     if RESET_PEAK.exists():
         RESET_PEAK.write_text("5")
     return RESET_PEAK.exists()
 
 
 def peak_resident() -> float:
-    """Largest resident memory in MiB: since `reset_peak_resident` on Linux, since the process's start elsewhere."""
+    """Read the largest resident memory in MiB: since `reset_peak_resident` on Linux, since the start elsewhere."""
     if RESET_PEAK.exists():
         return resident("VmHWM")
     import resource  # not on Windows, where the rest of this module works
@@ -69,5 +97,6 @@ def peak_resident() -> float:
 
 
 def resident(field: str) -> float:
-    """MiB of a field of Linux's /proc/self/status: VmRSS (now) or VmHWM (peak)."""
-    return int(re.search(rf"{field}:\s*(\d+) kB", STATUS.read_text())[1]) / 2**10
+    """Return the MiB of a field of Linux's /proc/self/status: VmRSS (now) or VmHWM (peak)."""
+    found = re.search(rf"{field}:\s*(\d+) kB", STATUS.read_text())
+    return int(found[1]) / 2**10 if found else 0.0

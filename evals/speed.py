@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from frfsr.errors import UserError
 from frfsr.evals.runtime import peak_resident, reset_peak_resident, resident
 from frfsr.evals.speed_cases import Case, Contest, cases
+from frfsr.files import whole_file, write_text
 
 ROUNDS = 3
 LONG_ROUND = 5.0  # seconds after which one round has to do
@@ -87,10 +88,15 @@ def unfinished(file: Path, facts: dict[str, str], count: int) -> list[Row]:
     if len(found) >= count or any(row.get(key) != facts[key] for row in found for key in facts.keys() - {"date"}):
         return []
     print(f"going on after {len(found)} rows of {file}")
-    return [
-        Row(*(row[f.name] if f.type is str else float(row[f.name]) if row[f.name] else None for f in fields(Row)))
-        for row in found
-    ]
+    return [_read(row) for row in found]
+
+
+def _read(line: dict[str, str]) -> Row:
+    values: dict[str, Any] = {
+        field.name: line[field.name] if field.type is str else float(line[field.name]) if line[field.name] else None
+        for field in fields(Row)
+    }
+    return Row(**values)
 
 
 def measured_devices(device: str | None) -> list[str]:
@@ -135,7 +141,8 @@ def _contestants(contest: Contest) -> dict[str, Callable[[], object]]:
 def _gpu_seconds(contest: Contest) -> dict[str, float]:
     from triton.testing import do_bench
 
-    return {name: do_bench(function, return_mode="median") / 1e3 for name, function in _contestants(contest).items()}
+    milliseconds = {name: do_bench(call, return_mode="median") for name, call in _contestants(contest).items()}
+    return {name: cast(float, value) / 1e3 for name, value in milliseconds.items()}  # one quantile: no list
 
 
 def _cpu_seconds(contest: Contest, first: dict[str, float]) -> dict[str, float]:
@@ -266,23 +273,13 @@ def write(rows: list[Row], out: Path, facts: dict[str, str]) -> tuple[Path, Path
         *("| " + " | ".join(cells) + " |" for cells in table),
     ]
     markdown, spreadsheet = (_file(out, facts, suffix) for suffix in ("md", "csv"))
-    _replace(markdown, lambda file: file.write("\n".join(lines) + "\n"))
-
-    def write_csv(file) -> None:
+    write_text(markdown, "\n".join(lines) + "\n")
+    with whole_file(spreadsheet) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*(field.name for field in fields(Row)), *facts])
         writer.writerows([*asdict(row).values(), *facts.values()] for row in rows)
-
-    _replace(spreadsheet, write_csv)
     return markdown, spreadsheet
 
 
 def _file(out: Path, facts: dict[str, str], suffix: str) -> Path:
     return out / f"speed-{file_name(facts)}.{suffix}"
-
-
-def _replace(path: Path, write_to: Callable) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="") as file:
-        write_to(file)
-    os.replace(temporary, path)

@@ -12,7 +12,7 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean over images of (first - second) and its 95 % confidence interval."""
+    """Mean over images of (first - second), and its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -27,14 +27,23 @@ def paired_bootstrap(first: Sequence[float], second: Sequence[float], seed: int 
     """Percentile bootstrap over images: which images are in the set is what chance decides.
 
     Args:
-        first, second: the same measure on the same images in the same order.
+        first: a measure, image by image.
+        second: the same measure on the same images in the same order.
+        seed: of the drawn sets of images.
 
     Raises:
-        UserError: unequal or empty sequences.
+        UserError: unequal or empty sequences, or scipy is not installed.
     """
     if len(first) != len(second) or not len(first):
         raise UserError(f"paired comparison of {len(first)} with {len(second)} images")
+    try:
+        from scipy.stats import bootstrap
+    except ImportError as error:
+        raise UserError("confidence intervals need scipy: pip install 'frfsr[eval]'") from error
     differences = np.subtract(first, second)
-    draws = np.random.default_rng(seed).integers(0, len(differences), (DRAWS, len(differences)))
-    low, high = np.percentile(differences[draws].mean(axis=1), [2.5, 97.5])
-    return Difference(float(differences.mean()), float(low), float(high), len(differences))
+    mean = float(differences.mean())
+    if len(differences) == 1:  # whatever is drawn, it is this image
+        return Difference(mean, mean, mean, 1)
+    found = bootstrap((differences,), np.mean, n_resamples=DRAWS, method="percentile", rng=seed)
+    low, high = found.confidence_interval
+    return Difference(mean, float(low), float(high), len(differences))

@@ -4,20 +4,25 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import distributions
-from pathlib import Path
 
-from frfsr.errors import UserError
-from frfsr.evals.evaluate import Evaluation, Protocol
+from frfsr.evals.evaluation import Evaluation
 from frfsr.evals.manifests import load_manifests
+from frfsr.evals.protocol import Protocol
 
 
 @dataclass
 class Table:
-    """Cells are text already; ``notes`` are lines below the table."""
+    """A table whose cells are text already.
+
+    Attributes:
+        title: above it.
+        header: one cell per column.
+        rows: as many cells each.
+        notes: lines below it.
+    """
 
     title: str
     header: list[str]
@@ -25,7 +30,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def as_text(self) -> str:
-        """Aligned columns for a terminal."""
+        """Align the columns for a terminal."""
         widths = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -34,20 +39,30 @@ class Table:
         return "\n".join([*lines, *self.notes])
 
     def as_markdown(self) -> str:
-        """A section with a heading."""
+        """Write it as a section with a heading."""
         lines = [f"| {' | '.join(row)} |" for row in (self.header, ["---"] * len(self.header), *self.rows)]
         notes = [f"- {note}" for note in self.notes]
         return "\n".join([f"## {self.title}", "", *lines, "", *notes]).rstrip() + "\n"
 
+    def _repr_markdown_(self) -> str:
+        """Show the table in a notebook."""
+        return self.as_markdown()
+
     def as_csv(self) -> str:
-        """Header and rows."""
+        """Write header and rows."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
         return text.getvalue()
 
 
-def results_table(results: Sequence[Evaluation], protocol: Protocol) -> Table:
-    """One row per evaluation; failures and the protocol below."""
+def results_table(results: Sequence[Evaluation], protocol: Protocol | None = None) -> Table:
+    """Show one row per evaluation, failures and the protocol below.
+
+    Args:
+        results: what `evaluate` returned.
+        protocol: that it was given.
+    """
+    protocol = protocol or Protocol()
     header = ["benchmark", "model", "reference", "count", "PSNR", "SSIM", "s/image"]
     rows = [
         [
@@ -61,7 +76,7 @@ def results_table(results: Sequence[Evaluation], protocol: Protocol) -> Table:
         ]
         for result in results
     ]
-    if protocol.alexnet:
+    if protocol.lpips:
         header.append("LPIPS")
         for row, result in zip(rows, results, strict=True):
             row.append(number(result.mean("lpips"), 4))
@@ -69,21 +84,31 @@ def results_table(results: Sequence[Evaluation], protocol: Protocol) -> Table:
 
 
 def failures(results: Sequence[Evaluation]) -> list[str]:
-    """One line per image that could not be evaluated."""
+    """List the images that could not be evaluated, one line each."""
     return [f"failed: {r.benchmark}, {r.model}: {f.name}: {f.reason}" for r in results for f in r.failures]
 
 
 def number(value: float | None, digits: int) -> str:
-    """A figure of a table; a dash for what was not measured."""
+    """Write a figure of a table; a dash for what was not measured."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def results_json(results: Sequence[Evaluation], protocol: Protocol) -> str:
-    """All figures, per image too, with versions and protocol. Infinite values (PSNR of equal images) become null."""
+def results_json(results: Sequence[Evaluation], protocol: Protocol, networks: str = "") -> str:
+    """Write all figures, per image too, with versions and protocol.
+
+    JSON has no infinite numbers: the PSNR of equal images is the string "Infinity", which Python's `float` and
+    JavaScript's `Number` read. Null is what was not measured.
+
+    Args:
+        results: what `evaluate` returned.
+        protocol: that it was given.
+        networks: how the networks were run, in words.
+    """
     quantities = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "lpips", "seconds")
     report = {
         "versions": _versions(),
         "protocol": str(protocol),
+        "networks": networks,
         "results": [
             {"count": len(r.scores)} | {quantity: r.mean(quantity) for quantity in quantities} | asdict(r)
             for r in results
@@ -92,23 +117,8 @@ def results_json(results: Sequence[Evaluation], protocol: Protocol) -> str:
     return json.dumps(_finite(report), indent=1, allow_nan=False) + "\n"
 
 
-def write_text(file: str | Path, text: str) -> None:
-    """Writes a file that appears only when complete.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    file = Path(file)
-    partial_file = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        partial_file.write_text(text)
-        os.replace(partial_file, file)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}") from error
-
-
 def _versions() -> dict[str, str]:
-    """Of everything that shapes a figure."""
+    """Versions of everything that shapes a figure."""
     installed = {distribution.name.lower(): distribution.version for distribution in distributions()}
     packages = ("frfsr", "torch", "pillow", "numpy", "scikit-image", "lpips")
     return {name: installed[name] for name in packages if name in installed} | {
@@ -117,8 +127,9 @@ def _versions() -> dict[str, str]:
 
 
 def _finite(value: object) -> object:
+    """The same with strings for numbers that JSON does not have: "Infinity", "-Infinity", "NaN"."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(value) if isinstance(value, float) and not math.isfinite(value) else value

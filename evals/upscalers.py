@@ -1,65 +1,67 @@
-"""What is compared: the bicubic baseline and the networks, all called as ``upscaler(lr, references) -> image``."""
+"""What is compared: bicubic, networks and functions, all called as ``upscaler(lr, references) -> image``."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from einops import rearrange
-from torch import Tensor
 
-from frfsr.architectures import load
+from frfsr.architectures import find_architecture, load
 from frfsr.base import load_base, load_single_image
+from frfsr.checkpoints import CHECKPOINT_ENDINGS, find_model, read_config
 from frfsr.degrade import LRProtocol, upscale_bicubic
-from frfsr.evals.metrics import to_uint8
+from frfsr.errors import UserError
+from frfsr.evals.choices import PUBLISHED
+from frfsr.evals.metrics import Picture, to_uint8
 from frfsr.imageio import Photo
 from frfsr.network import Network
 from frfsr.upscaling.options import Options
 from frfsr.upscaling.upscale import upscale_photo
 
 
+@runtime_checkable
 class Upscaler(Protocol):
     """Anything that enlarges x4.
 
     Attributes:
         name: as it appears in tables.
-        identity: changes whenever the output may change (a hash of the weights), for the cache of results.
+        identity: changes whenever the output may change (a hash of the weights), for the cache of results; None if
+            nothing tells.
         parameters: number of parameters by part, empty if there are none.
         uses_references: false if the result is the same with any.
     """
 
     name: str
-    identity: str
+    identity: str | None
     uses_references: bool
     parameters: dict[str, int]
 
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
-        """LR image (h, w, 3) and references (H, W, 3), uint8 RGB of any sizes -> (4h, 4w, 3) uint8."""
+        """Enlarge an LR image (h, w, 3) with references (H, W, 3), uint8 RGB of any sizes, to (4h, 4w, 3) uint8."""
         ...
 
 
 class Bicubic:
     """Bicubic interpolation of the LR protocol; looks at no reference."""
 
-    name = "bicubic"
     uses_references = False
 
     def __init__(self, protocol: LRProtocol = "pil") -> None:
-        self.protocol = protocol
-        self.identity = f"bicubic {protocol}"
+        self.protocol: LRProtocol = protocol
+        self.name = "bicubic"
+        self.identity: str | None = f"bicubic {protocol}"
         self.parameters: dict[str, int] = {}
 
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
         return upscale_bicubic(lr, self.protocol)
 
 
-class ReferenceNetwork:
-    """A network as `frfsr upscale` runs it, by default fed as published evaluations feed theirs: with the LR that
-    Pillow enlarged, rounded to 8 bits.
+class NetworkUpscaler:
+    """A network as `frfsr upscale` runs it, by default fed as published evaluations feed theirs.
 
     Args:
         model: in evaluation mode, on its device.
@@ -68,14 +70,12 @@ class ReferenceNetwork:
         base: a network whose image `model` refines.
     """
 
-    def __init__(
-        self, model: Network, name: str, options: Options | None = None, *, base: Network | None = None
-    ) -> None:
+    def __init__(self, model: Network, name: str, options: Options = PUBLISHED, *, base: Network | None = None) -> None:
         self.model, self.base = model.eval(), base
         self.uses_references = model.max_references != 0
         self.name = name
-        self.options = options or Options(upsampled="8-bit", views="off")
-        self.identity = f"{version('frfsr')} {model.config} {weights_hash(model)} {self.options}"
+        self.options = options
+        self.identity: str | None = f"{version('frfsr')} {model.config} {weights_hash(model)} {self.options}"
         self.parameters = {part: sum(p.numel() for p in child.parameters()) for part, child in model.named_children()}
         if base is not None:
             self.identity += f" {weights_hash(base)}"
@@ -86,38 +86,64 @@ class ReferenceNetwork:
         return upscale_photo(Photo(lr), given, self.model, self.options, base=self.base).photo.pixels
 
 
-class SingleImageNetwork:
-    """Any x4 network that looks at no reference, on the whole image at once.
+class FunctionUpscaler:
+    """Any function from (LR, references) to an image, under its own name.
 
     Args:
-        name_or_path: as `frfsr.base.load_single_image` takes it.
-        device: where it runs.
-
-    Raises:
-        UserError: it cannot be loaded, or is no x4 RGB network.
+        function: see `frfsr.evals.evaluate`.
     """
 
-    uses_references = False
+    uses_references = True
 
-    def __init__(self, name_or_path: str | Path, device: str | torch.device) -> None:
-        self.network = load_single_image(name_or_path, device)
-        self.name = Path(name_or_path).stem
-        self.identity = weights_hash(self.network)
-        self.parameters = {"network": sum(p.numel() for p in self.network.parameters())}
+    def __init__(self, function: Callable[[np.ndarray, Sequence[np.ndarray]], Picture]) -> None:
+        self.function = function
+        self.identity: str | None = None  # nothing tells whether it would do the same tomorrow
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.parameters: dict[str, int] = {}
 
-    @torch.inference_mode()
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
-        return to_uint8(self.network(to_batch(lr, self.network)).image.clamp(0, 1))
+        return to_uint8(self.function(lr, references))
+
+
+Model = Upscaler | Network | Callable[[np.ndarray, Sequence[np.ndarray]], Picture] | str | Path
+
+
+def as_upscaler(model: Model, protocol: LRProtocol = "pil") -> Upscaler:
+    """Make an upscaler of a network, a name or a function; one that is an upscaler already stays as it is.
+
+    Args:
+        model: see `frfsr.evals.evaluate`.
+        protocol: of the LR, which the bicubic baseline follows.
+
+    Raises:
+        UserError: it is none of these, or there is no model of this name.
+    """
+    if isinstance(model, str | Path):
+        return load_upscaler(model, protocol)
+    if isinstance(model, Network):
+        return NetworkUpscaler(model, model.architecture)
+    if isinstance(model, Upscaler):
+        return model
+    if not callable(model):
+        raise UserError(f"a {type(model).__name__} is no model: give a network, its name, or a function.")
+    return FunctionUpscaler(model)
 
 
 def load_upscaler(
-    name_or_path: str | Path, protocol: LRProtocol = "pil", device: str | None = None, base: str | None = None
+    name_or_path: str | Path,
+    protocol: LRProtocol = "pil",
+    device: str | None = None,
+    options: Options = PUBLISHED,
+    *,
+    base: str | Path | None = None,
 ) -> Upscaler:
-    """``bicubic``, or what `frfsr.load` finds under the name, in the folder or on the Hub.
+    """Load ``bicubic``, or a network of any architecture, with references or without.
 
     Args:
+        name_or_path: bicubic; a packaged name, a folder or a Hub id; or a checkpoint of a single-image network.
         protocol: of the LR, which the bicubic baseline follows.
         device: for example ``cuda`` or ``cpu``; by default this process's GPU where there is one.
+        options: of the engine.
         base: file, folder or name of a single-image network whose image the model refines.
 
     Raises:
@@ -125,19 +151,31 @@ def load_upscaler(
     """
     if str(name_or_path) == "bicubic":
         return Bicubic(protocol)
-    model, name = load(name_or_path, device or PartialState().device), Path(name_or_path).name
+    model, name = load_network(name_or_path, device or PartialState().device), short_name(name_or_path)
     if base is None:
-        return ReferenceNetwork(model, name)
-    return ReferenceNetwork(model, f"{name} on {Path(base).stem}", base=load_base(base, model))
+        return NetworkUpscaler(model, name, options)
+    return NetworkUpscaler(model, f"{name} on {short_name(base)}", options, base=load_base(base, model))
 
 
-def to_batch(image: np.ndarray, model: torch.nn.Module) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1], on the device and in the type of the model's weights."""
-    return rearrange(torch.from_numpy(image.copy()), "h w c -> 1 c h w").to(next(model.parameters())) / 255
+def short_name(name_or_path: str | Path) -> str:
+    """The last part of a path or Hub id, of checkpoints without their ending."""
+    path = Path(name_or_path)
+    return path.stem if path.suffix in CHECKPOINT_ENDINGS else path.name
+
+
+def load_network(name_or_path: str | Path, device: str | torch.device | None) -> Network:
+    """Load a network with references by `frfsr.load`, any other by `frfsr.base.load_single_image`."""
+    path = Path(name_or_path).expanduser()
+    if not path.is_file() and path.suffix not in CHECKPOINT_ENDINGS:
+        architecture, _ = read_config(find_model(name_or_path))
+        module = find_architecture(architecture).module
+        if issubclass(module, Network) and module.max_references != 0:
+            return load(name_or_path, device)
+    return load_single_image(name_or_path, device)
 
 
 def weights_hash(model: torch.nn.Module) -> str:
-    """SHA-256 over names, shapes and values of the state dict."""
+    """Compute the SHA-256 over names, shapes and values of the state dict."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())

@@ -7,12 +7,10 @@ from torch import Tensor, nn
 
 from frfsr.aggregation import DFM, ESA
 from frfsr.evals.benchmarks import Sample
+from frfsr.evals.choices import PUBLISHED
 from frfsr.imageio import Photo
 from frfsr.network import Network
 from frfsr.upscaling.explain import Explanation, explain_photo
-from frfsr.upscaling.options import Options
-
-AS_EVALUATED = Options(upsampled="8-bit", views="off")
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Insight:
 
 
 def look_inside(model: Network, sample: Sample) -> Insight:
-    """Runs the network on a sample with its first reference and records what it does."""
+    """Run the network on a sample with its first reference and records what it does."""
     attention: dict[str, np.ndarray] = {}
 
     def record_mask(module: nn.Module, _: tuple, output: Tensor) -> None:
@@ -42,13 +40,13 @@ def look_inside(model: Network, sample: Sample) -> Insight:
     handles = [m.conv4.register_forward_hook(record_mask) for m in model.modules() if isinstance(m, ESA)]
     handles += [m.spatial.register_forward_hook(record_taps) for m in model.modules() if isinstance(m, DFM)]
     try:
-        explanation = explain_photo(Photo(sample.lr), [Photo(sample.references[0])], model, AS_EVALUATED)
+        explanation = explain_photo(Photo(sample.lr), [Photo(sample.references[0])], model, PUBLISHED)
     finally:
         for handle in handles:
             handle.remove()
     return Insight(explanation, attention)
 
 
-def to_map(batch: Tensor) -> np.ndarray:
+def to_map(values: Tensor) -> np.ndarray:
     """(1, H, W) -> (H, W) float32."""
-    return batch[0].float().cpu().numpy()
+    return values[0].float().cpu().numpy()

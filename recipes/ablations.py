@@ -22,7 +22,8 @@ from frfsr.architectures import find_architecture
 from frfsr.errors import UserError
 from frfsr.evals.benchmarks import TestSet
 from frfsr.evals.cache import ScoreCache
-from frfsr.evals.evaluate import Evaluation, Protocol, evaluate
+from frfsr.evals.choices import read_data
+from frfsr.evals.evaluation import Evaluation, Protocol, evaluate
 from frfsr.evals.tables import Table, number
 from frfsr.evals.upscalers import load_upscaler
 from frfsr.files import write_text
@@ -134,9 +135,7 @@ def run(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.settings, TrainingConfig)
     if config.stage != ablation.stage:
         raise UserError(f"{ablation.title} is about stage {ablation.stage}, {options.config} about {config.stage}.")
-    if not all("=" in test for test in options.test):
-        raise UserError("--test needs NAME=PATH, for example cufed5=DIR.")
-    test_sets = [TestSet(*test.split("=", 1)) for test in options.test]
+    test_sets = [TestSet(name, path) for name, path in read_data(options.test).items()]
     runs = [
         (variant, [configure(replace(config, seed=seed), variant, len(options.seeds)) for seed in options.seeds])
         for variant in ablation.variants
@@ -155,7 +154,7 @@ def run(options: argparse.Namespace) -> int:
             if stopped := train(one):
                 return stopped
 
-    protocol = Protocol(alexnet=options.alexnet)
+    protocol = Protocol(lpips=options.lpips)
     cache = ScoreCache(Path(config.out, "cache"))
     loaded = [(variant, [load_upscaler(Path(one.out, "weights")) for one in seeds]) for variant, seeds in runs]
     tables = [
@@ -182,12 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--test",
         action="append",
         required=True,
-        metavar="NAME=PATH",
-        help="a test set as for frfsr eval; may be repeated",
+        metavar="TEST",
+        help="a test set as for frfsr eval: NAME=PATH, or a folder of benchmarks; may be repeated",
     )
     parser.add_argument("--rec", metavar="CONFIG", help="table ix: the rec stage from which the variants start")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of the variants (%(default)s)")
-    parser.add_argument("--alexnet", metavar="FILE", help="AlexNet's weights, or torchvision: measure LPIPS too")
+    parser.add_argument("--lpips", metavar="FILE", help="measure LPIPS too: safetensors of AlexNet, or torchvision")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="changes to the configuration")
     return guarded(lambda: run(parser.parse_intermixed_args(arguments)))
 

@@ -111,8 +111,20 @@ def test_maps_of_the_finest_scale(model: FRFSR, sample: Sample) -> None:
     assert 0 <= insight.attention["ESA mask"].min() <= insight.attention["ESA mask"].max() <= 1
     assert insight.explanation.matched.keys[0].shape == (51, 47, 3)
     assert not any(module._forward_hooks for module in model.modules())
-    for view in (figures.matching(insight.explanation.matched), figures.attention(insight)):
-        assert view.width > 2 * figures.TILE
+    maps = [figures.heat(figures.stretch(values)) for values in insight.attention.values()]
+    assert_shows(figures.attention(insight), 0, maps[0])
+    assert_shows(figures.attention(insight), 1, maps[1])
+    assert_shows(figures.matching(insight.explanation.matched), 0, insight.explanation.matched.keys[0])
+
+
+def assert_shows(sheet: Image.Image, column: int, picture: np.ndarray) -> None:
+    """A sheet with tiles of twice the usual size has the picture in this column of its first row."""
+    height, width = picture.shape[:2]
+    scale = 2 * figures.TILE / max(height, width)
+    size = round(width * scale), round(height * scale)
+    left, top = figures.GAP + column * (2 * figures.TILE + figures.GAP), figures.GAP + figures.CAPTION
+    shown = sheet.crop((left, top, left + size[0], top + size[1]))
+    np.testing.assert_array_equal(shown, Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
 
 
 def test_places_have_different_colours() -> None:
@@ -166,12 +178,13 @@ def test_command_writes_pictures_and_a_self_contained_report(
     assert "CUFED5 (3 of 126)" in page
     with pytest.raises(UserError, match="there is no image 'x'"):
         frfsr_eval(*words, "--images", "x")
-    with pytest.raises(UserError, match="has no wrsr; there are cufed5"):
+    with pytest.raises(UserError, match="--data has no wrsr; there are cufed5"):
         frfsr_eval(*words, "--benchmark", "wrsr")
 
 
 def test_shown_images_are_spread_over_the_gains(root: Path) -> None:
-    from frfsr.evals.evaluate import Protocol
+    from frfsr.evals.choices import read_data
+    from frfsr.evals.evaluation import Protocol
     from frfsr.evals.paper import Laboratory
     from frfsr.evals.upscalers import Bicubic
 
@@ -185,7 +198,7 @@ def test_shown_images_are_spread_over_the_gains(root: Path) -> None:
         def __call__(self, lr, references):
             return super().__call__(lr, references) // 2
 
-    laboratory, pair = Laboratory(root, Protocol()), [Bicubic(), Worse()]
+    laboratory, pair = Laboratory(read_data([root]), Protocol()), [Bicubic(), Worse()]
     gains = dict(zip(*(
         [getattr(s, field) for s in laboratory.evaluate(pair[1], "cufed5").scores] for field in ("name", "psnr_y")
     ), strict=True))  # fmt: skip

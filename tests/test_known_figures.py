@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from frfsr.evals.benchmarks import TestSet
-from frfsr.evals.evaluate import Protocol, evaluate
+from frfsr.evals.evaluation import Protocol, evaluate
 from frfsr.evals.upscalers import Bicubic
 
 DATA = Path(os.environ.get("FRFSR_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -8,9 +8,9 @@ from frfsr.architectures import load
 from frfsr.cli import main
 from frfsr.degrade import downscale
 from frfsr.evals.benchmarks import Sample
-from frfsr.evals.evaluate import Protocol, measure
+from frfsr.evals.evaluation import Protocol, measure
 from frfsr.evals.metrics import psnr_y
-from frfsr.evals.upscalers import ReferenceNetwork
+from frfsr.evals.upscalers import NetworkUpscaler
 from frfsr.upscaling.options import Options
 
 
@@ -24,7 +24,7 @@ def test_eval_and_upscale_agree(tmp_path, name, tile, upsampled):
         Image.fromarray(image).save(tmp_path / file)
     options = Options(tile=tile, upsampled=upsampled, views="off")
     score = measure(
-        ReferenceNetwork(load(name, "cpu"), name, options), Sample("pair", truth, lr, [reference]), Protocol()
+        NetworkUpscaler(load(name, "cpu"), name, options), Sample("pair", truth, lr, [reference]), Protocol()
     )
     arguments = ["upscale", "lr.png", "--reference", "reference.png", "-o", "out.png"]
     files = [str(tmp_path / argument) if argument.endswith(".png") else argument for argument in arguments]

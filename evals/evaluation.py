@@ -1,9 +1,8 @@
 """Run an upscaler over a test set and measure every image."""
 
-import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,56 +10,27 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from frfsr.degrade import LRProtocol
 from frfsr.errors import UserError
 from frfsr.evals import metrics
-from frfsr.evals.benchmarks import Sample, TestSet
+from frfsr.evals.benchmarks import Sample, TestSet, as_test_set
 from frfsr.evals.cache import ScoreCache
-from frfsr.evals.upscalers import Upscaler
-
-MEASURES = 1  # raised when the same image would get other figures, so that cached ones are not used
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How the LR is made and what is measured.
-
-    Attributes:
-        lr: whose bicubic interpolation makes the LR.
-        border: pixels left out at each side.
-        alexnet: measure LPIPS too, with the AlexNet of this file or, if it says ``torchvision``, of torchvision.
-    """
-
-    lr: LRProtocol = "pil"
-    border: int = 4
-    alexnet: str | None = None
-
-    def __str__(self) -> str:
-        maker = {"pil": "Pillow's bicubic", "matlab": "MATLAB's antialiased bicubic, rounded once"}[self.lr]
-        return (
-            f"truth cropped at the bottom and right to multiples of 4; LR = its quarter by {maker}, 8 bits; "
-            "references at their own size, nothing padded; result rounded to 8 bits; "
-            f"PSNR and SSIM on Y (BT.601, 16-235; RGB where said) without a border of {self.border} pixels; "
-            "means over images"
-        )
-
-    @property
-    def identity(self) -> str:
-        """Changes whenever a figure may change."""
-        weights = hashlib.sha256(self.alexnet_file.read_bytes()).hexdigest() if self.alexnet_file else self.alexnet
-        return f"{MEASURES} {self.lr} {self.border} {weights}"
-
-    @property
-    def alexnet_file(self) -> Path | None:
-        """The file with AlexNet, None for torchvision's."""
-        return None if self.alexnet in (None, "torchvision") else Path(self.alexnet)
+from frfsr.evals.protocol import Protocol
+from frfsr.evals.upscalers import Model, Upscaler, as_upscaler
+from frfsr.layouts import Fault
 
 
 @dataclass(frozen=True)
 class Score:
-    """One image: PSNR in dB, SSIM, LPIPS (None if not measured) and the seconds that the upscaler took.
+    """The figures of one image.
 
-    ``psnr_y``, ``ssim_y`` on luma, ``psnr_rgb``, ``ssim_rgb`` on colour.
+    Attributes:
+        name: of the image.
+        psnr_y: on luma, dB; infinite for a result that equals the truth.
+        ssim_y: on luma, -1 ... 1.
+        psnr_rgb: on colour, dB.
+        ssim_rgb: on colour, -1 ... 1.
+        lpips: None if not measured.
+        seconds: that the upscaler took.
     """
 
     name: str
@@ -72,23 +42,23 @@ class Score:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An image that could not be evaluated, and why, in one line."""
-
-    name: str
-    reason: str
-
-
 @dataclass
 class Evaluation:
-    """One upscaler on one test set. What failed is not in the means."""
+    """One upscaler on one test set.
+
+    Attributes:
+        model: its name.
+        benchmark: title of the test set, with ``n of N`` if it is not complete.
+        reference: which references were given.
+        scores: of the images, in order of their names.
+        failures: images that could not be evaluated, which are not in the means.
+    """
 
     model: str
     benchmark: str
     reference: str
     scores: list[Score] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[Fault] = field(default_factory=list)
 
     def mean(self, quantity: str) -> float | None:
         """Mean over the images of a field of `Score`; None if it was not measured."""
@@ -97,25 +67,35 @@ class Evaluation:
 
 
 def evaluate(
-    upscaler: Upscaler,
-    test_set: TestSet,
+    model: Model,
+    benchmark: TestSet | str | Path,
     protocol: Protocol | None = None,
     cache: ScoreCache | None = None,
     jobs: int = 1,
 ) -> Evaluation:
-    """Super-resolves and measures every image; one that fails is kept as a `Failure` and the rest goes on.
+    """Super-resolve and measure every image; one that fails is kept as a failure and the rest goes on.
 
     Under ``accelerate launch`` the images are shared out among the processes, and every process gets the whole result.
 
     Args:
-        cache: scores found here are not computed again.
+        model: an upscaler, a loaded network, the name or folder of one, or any function that takes an LR image
+            (h, w, 3) and a list of references (H, W, 3), uint8 RGB arrays, and returns an image (4h, 4w, 3) of a kind
+            that `frfsr.evals.metrics` takes, for example a uint8 array.
+        benchmark: a test set, ``NAME=PATH``, or a folder that is named like a benchmark.
+        protocol: how the LR is made and what is measured.
+        cache: scores found here are not computed again; a plain function's are never kept.
         jobs: images in flight at a time in this process; more than one overlaps reading and measuring with a GPU.
+
+    Raises:
+        UserError: there is no such model or benchmark, or a package is missing that is measured with.
     """
     protocol = protocol or Protocol()
+    metrics.require_extras(protocol.lpips is not None, protocol.alexnet_file)
+    upscaler, test_set = as_upscaler(model, protocol.lr), as_test_set(benchmark)
     state = PartialState()
     mine = range(len(test_set))[state.process_index :: state.num_processes]
 
-    def score(index: int) -> tuple[int, Score | Failure]:
+    def score(index: int) -> tuple[int, Score | Fault]:
         return index, _evaluate_item(upscaler, test_set, index, protocol, cache)
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -125,8 +105,11 @@ def evaluate(
     outcomes = sorted(gather_object(outcomes), key=lambda outcome: outcome[0])
     result = Evaluation(upscaler.name, test_set.label, rule(test_set))
     for _, outcome in outcomes:
-        (result.scores if isinstance(outcome, Score) else result.failures).append(outcome)
-    result.failures += [Failure(fault.name, fault.reason) for fault in test_set.faults]
+        if isinstance(outcome, Score):
+            result.scores.append(outcome)
+        else:
+            result.failures.append(outcome)
+    result.failures += test_set.faults
     return result
 
 
@@ -137,26 +120,28 @@ def rule(test_set: TestSet) -> str:
 
 def _evaluate_item(
     upscaler: Upscaler, test_set: TestSet, index: int, protocol: Protocol, cache: ScoreCache | None
-) -> Score | Failure:
+) -> Score | Fault:
     name = test_set.names[index]
     try:
         item = test_set[index]
         key = ""
+        if upscaler.identity is None:
+            cache = None
         if cache:
             fingerprint = item.fingerprint(upscaler.uses_references)
-            key = ScoreCache.key(upscaler.identity, protocol.identity, fingerprint)
+            key = ScoreCache.key(upscaler.identity or "", protocol.identity, fingerprint)
         if cache and (known := cache.get(key)):
-            return Score(**(known | {"name": name}))
+            return replace(Score(**known), name=name)
         score = measure(upscaler, item.load(protocol.lr), protocol)
     except UserError as error:
-        return Failure(name, " ".join(str(error).split()))
+        return Fault(name, " ".join(str(error).split()))
     if cache:
         cache.put(key, asdict(score))
     return score
 
 
 def measure(upscaler: Upscaler, sample: Sample, protocol: Protocol) -> Score:
-    """Super-resolves one sample and compares the result with the truth.
+    """Super-resolve one sample and compare the result with the truth.
 
     Raises:
         UserError: the result has NaN or the wrong size, or the image is too small for the measures.
@@ -171,6 +156,6 @@ def measure(upscaler: Upscaler, sample: Sample, protocol: Protocol) -> Score:
         ssim_y=metrics.ssim_y(*pair),
         psnr_rgb=metrics.psnr_rgb(*pair),
         ssim_rgb=metrics.ssim_rgb(*pair),
-        lpips=metrics.lpips_alex(*pair, alexnet=protocol.alexnet_file) if protocol.alexnet else None,
+        lpips=metrics.lpips_alex(*pair, alexnet=protocol.alexnet_file) if protocol.lpips else None,
         seconds=seconds,
     )

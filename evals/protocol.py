@@ -1,0 +1,54 @@
+"""How the LR is made and what is measured: the words and the identity of an evaluation."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from frfsr.degrade import LRProtocol
+from frfsr.errors import UserError
+
+MEASURES = 2  # raised when the same image would get other figures, so that cached ones are not used
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the LR is made and what is measured.
+
+    Attributes:
+        lr: whose bicubic interpolation makes the LR.
+        border: pixels left out at each side.
+        lpips: measure LPIPS too, with the AlexNet of this file or, if it says ``torchvision``, of torchvision.
+    """
+
+    lr: LRProtocol = "pil"
+    border: int = 4
+    lpips: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.lr not in get_args(LRProtocol):
+            raise UserError(f"unknown LR protocol {self.lr!r}: choose one of {', '.join(get_args(LRProtocol))}.")
+        if self.border < 0:
+            raise UserError(f"border is {self.border}: it must be at least 0.")
+        if self.alexnet_file and not self.alexnet_file.is_file():
+            raise UserError(f"LPIPS: {self.lpips} does not exist; give a safetensors file of AlexNet, or torchvision.")
+
+    def __str__(self) -> str:
+        maker = {"pil": "Pillow's bicubic", "matlab": "MATLAB's antialiased bicubic, rounded once"}[self.lr]
+        return (
+            f"truth cropped at the bottom and right to multiples of 4; LR = its quarter by {maker}, 8 bits; "
+            "references at their own size, nothing padded; result rounded to 8 bits; "
+            f"PSNR and SSIM on Y (BT.601, 16-235; RGB where said) without a border of {self.border} pixels; "
+            "means over images"
+        )
+
+    @property
+    def identity(self) -> str:
+        """What changes whenever a figure may change."""
+        weights = hashlib.sha256(self.alexnet_file.read_bytes()).hexdigest() if self.alexnet_file else self.lpips
+        return f"{MEASURES} {self.lr} {self.border} {weights}"
+
+    @property
+    def alexnet_file(self) -> Path | None:
+        """The file with AlexNet, None for torchvision's."""
+        return None if self.lpips in (None, "torchvision") else Path(self.lpips)

@@ -1,0 +1,98 @@
+"""From the arguments of ``frfsr eval`` to what runs: settings, test sets, models (only they import torch)."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from frfsr.errors import UserError
+from frfsr.evals.choices import ReferenceRule
+from frfsr.upscaling.options import Options
+
+if TYPE_CHECKING:
+    from frfsr.evals.benchmarks import TestSet
+    from frfsr.evals.paper import Laboratory
+    from frfsr.evals.protocol import Protocol
+    from frfsr.evals.upscalers import Upscaler
+
+
+def read_engine(options: argparse.Namespace) -> Options:
+    """The engine's settings."""
+    return Options(views=options.views, strength=options.strength, upsampled=options.upsampled)
+
+
+def read_protocol(options: argparse.Namespace) -> "Protocol":
+    """What is measured; raises UserError before anything is loaded if something that it needs is missing."""
+    from frfsr.evals.protocol import Protocol
+
+    if options.jobs < 1:
+        raise UserError("--jobs must be at least 1")
+    protocol = Protocol(options.lr, options.border, options.lpips)
+    from frfsr.evals.metrics import require_extras
+
+    require_extras(protocol.lpips is not None, protocol.alexnet_file)
+    return protocol
+
+
+def describe(engine: Options, base: str | None) -> str:
+    """How networks were run, in one line."""
+    refined = f", refining {Path(base).stem}" if base else ""
+    return f"networks: views {engine.views}, strength {engine.strength:g}, enlarged LR {engine.upsampled}{refined}"
+
+
+def open_test_sets(paths: dict[str, str | Path], reference: ReferenceRule, level: int) -> "list[TestSet]":
+    """A `TestSet` per path; for CUFEDR only CUFED5, with the others as the pool of references."""
+    from frfsr.evals.benchmarks import TestSet
+
+    if reference != "cufedr":
+        return [TestSet(name, path, reference, level) for name, path in paths.items()]
+    pool = {name: TestSet(name, path) for name, path in paths.items() if name != "cufed5"}
+    if "cufed5" not in paths:
+        raise UserError("CUFEDR is made of the images of CUFED5: give cufed5=PATH too")
+    return [TestSet("cufed5", paths["cufed5"], reference, pool=pool)]
+
+
+def open_laboratory(options: argparse.Namespace, paths: dict[str, str | Path]) -> "Laboratory":
+    """The `Laboratory` of ``--data``, its scores cached in ``--out``, which is made if needed."""
+    protocol = read_protocol(options)
+    from frfsr.evals.cache import ScoreCache
+    from frfsr.evals.paper import Laboratory
+
+    out = Path(options.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {out}: {error.strerror}") from error
+    return Laboratory(paths, protocol, ScoreCache(out / "cache"), options.jobs)
+
+
+def load_upscalers(options: argparse.Namespace, engine: Options) -> "list[Upscaler]":
+    """The models of ``--models``, and those of ``--sisr``, which look at no reference."""
+    from accelerate import PartialState
+
+    from frfsr.base import load_single_image
+    from frfsr.evals.upscalers import NetworkUpscaler, short_name
+
+    device = options.device or PartialState().device
+    return load_models(options, engine, options.models) + [
+        NetworkUpscaler(load_single_image(name, device), label or short_name(name), engine)
+        for label, name in map(labelled, options.sisr)
+    ]
+
+
+def load_models(options: argparse.Namespace, engine: Options, models: Sequence[str]) -> "list[Upscaler]":
+    """Models by NAME or LABEL=NAME."""
+    from frfsr.evals.upscalers import load_upscaler
+
+    upscalers = []
+    for label, name in map(labelled, models):
+        upscaler = load_upscaler(name, options.lr, options.device, engine, base=options.base)
+        upscaler.name = label or upscaler.name
+        upscalers.append(upscaler)
+    return upscalers
+
+
+def labelled(entry: str) -> tuple[str, str]:
+    """LABEL=NAME -> (LABEL, NAME), NAME -> ("", NAME)."""
+    label, _, name = entry.rpartition("=")
+    return label, name
