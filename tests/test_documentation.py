@@ -11,7 +11,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-RUNNABLE = ["first_photo.md", "add_a_network.md", "feature_reuse.md"]
+RUNNABLE = ["first_photo.md", "evaluate.md", "add_a_network.md", "feature_reuse.md"]
 
 
 @pytest.mark.parametrize("page", RUNNABLE)
