@@ -54,7 +54,7 @@ def published(network: SingleImageNetwork, *, style: int = 0) -> dict[str, torch
 def small(network: type[SingleImageNetwork]) -> SingleImageNetwork:
     """A network of other sizes than the published ones, in float64."""
     torch.manual_seed(1)
-    config = SRCNNConfig((9, 1, 5), (6, 4)) if network is SRCNN else ResidualConfig(channels=6, blocks=2)
+    config = SRCNNConfig((9, 1, 5), (6, 4)) if network is SRCNN else network.config_class(channels=6, blocks=2)
     return network(config).double().eval()
 
 
