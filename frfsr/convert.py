@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from frfsr.architectures import find_architecture
+from frfsr.cards import converted
 from frfsr.checkpoints import load_published, read_checkpoint, unwrap
 from frfsr.errors import UserError
 from frfsr.files import added_to_folder
@@ -73,4 +74,4 @@ def convert_files(checkpoints: Sequence[str], output: str | Path, arch: str) -> 
         raise UserError(f"{arch} needs one checkpoint, got {len(checkpoints)}.")
     module = from_published(state_dict, arch)
     with added_to_folder(output) as folder:
-        module.save_pretrained(folder)
+        module.save_pretrained(folder, model_card_kwargs={"origin": converted(find_architecture(arch))})

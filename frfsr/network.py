@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -91,7 +91,7 @@ class Rates:
     parts: dict[str, float] = field(default_factory=dict)
 
 
-class StoredModule(nn.Module, PyTorchModelHubMixin, library_name="frfsr", license="apache-2.0"):
+class StoredModule(nn.Module, PyTorchModelHubMixin):
     """A module that is saved as config.json and model.safetensors, in a folder or on the Hub.
 
     Attributes:
@@ -145,8 +145,19 @@ class StoredModule(nn.Module, PyTorchModelHubMixin, library_name="frfsr", licens
         config = {"architecture": self.architecture, "format": FORMAT, **asdict(self.config)}
         (save_directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
+    def generate_model_card(self, **facts: Any) -> ModelCard:
+        """Write the card that the mixin saves beside the weights.
 
-class Network(StoredModule, tags=["super-resolution", "reference-based-super-resolution"]):
+        Args:
+            **facts: name and origin, see `frfsr.cards.model_card`; `save_pretrained` and `push_to_hub` take them as
+                `model_card_kwargs`.
+        """
+        from frfsr.cards import model_card  # cards name the papers of architectures, whose list knows this class
+
+        return model_card(self, **facts)
+
+
+class Network(StoredModule):
     """x4 super-resolution of RGB images in [0, 1], with or without sharp references of similar content.
 
     Attributes:

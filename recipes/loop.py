@@ -7,11 +7,12 @@ from types import FrameType
 from typing import Any
 
 from accelerate.optimizer import AcceleratedOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from frfsr.errors import UserError
+from frfsr.network import StoredModule
 from frfsr.recipes.guard import Guard
 from frfsr.recipes.meter import Meter
 from frfsr.recipes.optim import rate_factor
@@ -42,7 +43,7 @@ class Loop:
         optimizer: AcceleratedOptimizer,
         guards: list[Guard],
         validate: Callable[[], tuple[dict[str, float], list[list[Tensor]]]],
-        network: nn.Module,
+        network: StoredModule,
     ):
         self.run, self.config, self.accelerator = run, run.config, run.accelerator
         self.optimizer, self.guards, self.validate, self.network = optimizer, guards, validate, network
@@ -109,9 +110,10 @@ class Loop:
     def measure(self, step: int, export: bool = True) -> None:
         """Validate and export, on the main process."""
         if self.accelerator.is_main_process:
-            self.say(self.run.validated(step, *self.validate()))
+            scores, pictures = self.validate()
+            self.say(self.run.validated(step, scores, pictures))
             if export:
-                self.run.export(self.network)
+                self.run.export(self.network, step, scores)
 
     def stop(self, step: int, number: int | None) -> None:
         """End before the last step: by a signal at once, at the end of its minutes with a validation."""

@@ -24,8 +24,10 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
+from frfsr.cards import Origin, measured
 from frfsr.errors import UserError
 from frfsr.files import whole_file, whole_folder, write_text
+from frfsr.network import StoredModule
 from frfsr.recipes.carry import Carried
 from frfsr.recipes.config import CHANGEABLE, PATHS, RunConfig
 
@@ -192,15 +194,28 @@ class Run:
                 f"the pretrained weights of {', '.join(changed)} are not those of the run's start", stacklevel=3
             )
 
-    def export(self, model: torch.nn.Module) -> None:
-        """weights/: config.json and model.safetensors, as `FRFSR.from_pretrained` takes them."""
+    def export(self, model: StoredModule, step: int, scores: dict[str, float]) -> None:
+        """weights/: config.json and model.safetensors, as `frfsr.load` takes them, and a model card."""
         with survived("the weights"), whole_folder(self.folder / "weights") as partial:
-            model.save_pretrained(partial)
+            model.save_pretrained(partial, model_card_kwargs={"origin": origin(self.config, step, scores)})
 
 
 def plain(config: RunConfig) -> dict:
     """A config as YAML can hold it, without the folder it lies in."""
     return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items() if key != "out"}
+
+
+def origin(config: RunConfig, step: int, scores: dict[str, float]) -> Origin:
+    """What the model card tells of a run: its settings without the places of files, and the last validation."""
+    settings = {key: value for key, value in plain(config).items() if key not in (*PATHS, "validate_on", "init")}
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+    text = (
+        f"{step} of {config.steps} steps by a recipe of frfsr {version('frfsr')}. On the {config.held_back} pairs that "
+        f"were held back: {figures} (PSNR in dB on Y).\n\n```yaml\n{yaml.safe_dump(settings, sort_keys=False)}```"
+    )
+    psnr = {"psnr": scores["psnr"]} if "psnr" in scores else {}
+    protocol = "PSNR on Y (BT.601, 16-235), border 4, 8 bits, LR by Pillow's bicubic; pairs held back from training"
+    return Origin(text, results=measured(f"held-back pairs ({config.held_back})", psnr, protocol))
 
 
 def centre(image: Tensor, height: int, width: int) -> Tensor:
