@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from frfsr.commands import explain, models, training, upscale
+from frfsr.commands import explain, models, page, training, upscale
 from frfsr.commands.arguments import Parser, add_command
 from frfsr.errors import ImageWarning, UserError
 from frfsr.evals import commands as evaluation
@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     training.add_parser(commands)
     models.add_parser(commands)
+    page.add_parser(commands)
     return parser
 
 

@@ -88,16 +88,7 @@ class Explanation:
 
     def place(self, x: float, y: float) -> Place | None:
         """Where the texture at pixel (x, y) of the result was found; None if nothing was matched."""
-        if self.matched is None:
-            return None
-        matches = self.matched.matches
-        height, width = matches.score.shape
-        column, row = (int(min(max(value // 4, 0), side - 1)) for value, side in ((x, width), (y, height)))
-        source = int(matches.source[row, column])
-        view = self.report.views[source]
-        shift = 4 * matches.flow[row, column]
-        there = in_reference(view, x + float(shift[0]), y + float(shift[1]))
-        return Place(view.reference, source, *there, float(matches.score[row, column]))
+        return None if self.matched is None else matched_place(self.report, self.matched.matches, x, y)
 
     def numbers(self) -> dict[str, Any]:
         """All that can be said in numbers, for JSON."""
@@ -270,6 +261,17 @@ def warp(views: Sequence[Tensor], matches: Matches) -> np.ndarray:
         if here.any():
             picture[here] = to_pixels(flow_warp(view, flow)[0])[here]
     return picture
+
+
+def matched_place(report: Report, matches: Matches, x: float, y: float) -> Place:
+    """Where the texture at pixel (x, y) of a result was found."""
+    height, width = matches.score.shape
+    column, row = (int(min(max(value // 4, 0), side - 1)) for value, side in ((x, width), (y, height)))
+    source = int(matches.source[row, column])
+    view = report.views[source]
+    shift = 4 * matches.flow[row, column]
+    there = in_reference(view, x + float(shift[0]), y + float(shift[1]))
+    return Place(view.reference, source, *there, float(matches.score[row, column]))
 
 
 def in_reference(view: View, x: float, y: float) -> tuple[float, float]:

@@ -1,8 +1,9 @@
 """One photo on its way through a network: views, memory, tiles; tensors in, strips of the result out."""
 
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from math import ceil
 from time import monotonic
 from typing import Any, NamedTuple
@@ -28,6 +29,9 @@ PAIRS_A_MINUTE = (5 * 10**9, 10**12)  # of positions that an exact search compar
 LONG = 60  # seconds from which on a person wants to know
 REFERENCE_SHARE = 0.5  # of the memory; the rest is for tiles
 
+Progress = bool | Callable[[int, int], object]
+"""True: a bar on stderr; a function is told how many tiles are done, and of how many."""
+
 
 class Matches(NamedTuple):
     """Where every LR pixel's texture comes from; arrays over the photo.
@@ -49,7 +53,7 @@ class Run:
         options: settings.
         base: a network without references whose image `model` refines, on the same device; None: its own.
         names: of the references, for messages.
-        progress: show a progress bar on stderr.
+        progress: see `Progress`.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class Run:
         base: Network | None = None,
         names: Sequence[str] = (),
         *,
-        progress: bool = False,
+        progress: Progress = False,
     ):
         if base is not None:
             require_refining(model)
@@ -105,14 +109,16 @@ class Run:
     def render(self, lr: Tensor, upsampled: Tensor | None, encoded: Any) -> Generator[Tensor, None, bool]:
         """`strips` after all preparations; returns False, without having yielded, if the tiles are too large."""
         rows, columns = self.spans(lr)
-        self.tiles, begun, clock = len(rows) * len(columns), False, monotonic()
-        with tqdm(total=self.tiles, desc="upscale", unit="tile", disable=not self.progress) as steps:
+        self.tiles, begun, clock, done = len(rows) * len(columns), False, monotonic(), count(1)
+        with tqdm(total=self.tiles, desc="upscale", unit="tile", disable=self.progress is not True) as steps:
 
             def tile(row: Span, column: Span) -> Tensor:
                 enlarged = None if upsampled is None else cut(upsampled, row, column, SCALE).to(self.weight)
                 result = self.super_resolve(cut(lr, row, column).to(self.weight), place(encoded, row, column), enlarged)
                 self.remember(result.correspondence, row, column)
                 steps.update()
+                if callable(self.progress):
+                    self.progress(next(done), self.tiles)
                 if steps.n == 1 < self.tiles:
                     seconds = monotonic() - clock
                     self.announce(seconds * self.tiles, f"{self.tiles} tiles, the first took {seconds:.0f} s")
@@ -142,7 +148,7 @@ class Run:
 
     def announce(self, seconds: float, reason: str) -> None:
         """Say how long it will take, where that is long, and from what this follows."""
-        if self.progress and seconds > LONG:
+        if self.progress is True and seconds > LONG:
             tqdm.write(f"frfsr: about {duration(seconds)}: {reason}", file=sys.stderr)
 
     def choose_search(self, lr: Tensor, encoded: Any) -> Any:

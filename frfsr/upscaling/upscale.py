@@ -17,7 +17,7 @@ from frfsr.imageio.alpha import restore_flat
 from frfsr.network import Network
 from frfsr.pixels import to_pixels, to_tensor
 from frfsr.upscaling.options import DEFAULTS, Options, Report
-from frfsr.upscaling.run import Matches, Run
+from frfsr.upscaling.run import Matches, Progress, Run
 
 PhotoLike = Image.Image | str | Path
 
@@ -82,7 +82,7 @@ def upscale_photo(
     *,
     base: Network | None = None,
     names: Sequence[str] = (),
-    progress: bool = False,
+    progress: Progress = False,
 ) -> Upscaled:
     """Enlarge a photo (h, w, C) to (4h, 4w, C) of the same channels and bit depth.
 
@@ -93,7 +93,7 @@ def upscale_photo(
         options: settings.
         base: a network without references whose image `model` refines, on the same device; None: its own.
         names: of the references, for messages.
-        progress: show a progress bar on stderr.
+        progress: True shows a bar on stderr; a function is told the tiles that are done, and of how many.
 
     Raises:
         UserError: out of memory, a result that is no image, or `model` refines no other network's image.
