@@ -20,10 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 for findings, 2 for bad input, 130 when interrupted."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its warnings about a wrong name would bury our one line
     try:
-        options = build_parser().parse_args(arguments)
-        with warnings.catch_warnings():
-            warnings.showwarning = show_warning
-            return options.run(options)
+        try:
+            options = build_parser().parse_args(arguments)
+            with warnings.catch_warnings():
+                warnings.showwarning = show_warning
+                return options.run(options)
+        finally:
+            sys.stdout.flush()  # here, and not at Python's end, where nobody can answer a broken pipe
     except UserError as error:
         print("frfsr:", *str(error).split(), file=sys.stderr)
         return PROBLEM

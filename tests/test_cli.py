@@ -1,5 +1,6 @@
 """The command `frfsr`: five awkward photos come out four times as large; every mistake is one line and exit code 2."""
 
+import os
 import subprocess
 import sys
 
@@ -70,6 +71,16 @@ print(set(codes), "torch" in sys.modules)
 def test_the_module_is_the_command_and_knows_its_version():
     command = [sys.executable, "-m", "frfsr", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"frfsr {frfsr.__version__}\n"
+
+
+def test_nobody_reads_the_output_to_its_end():
+    """As in `frfsr --help | head -1`."""
+    command = [sys.executable, "-m", "frfsr", "upscale", "--help"]
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_completion_knows_the_options(capsys):
