@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test fuzz lint docs gpu
+.PHONY: demo test lowest fuzz lint docs gpu
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m frfsr.demo
@@ -12,6 +12,13 @@ test: .venv/test.stamp lint
 	$(BIN)/pytest -m "not interpret and not compile_only and not gpu"
 	TRITON_INTERPRET=1 $(BIN)/pytest -m interpret
 	$(BIN)/pytest -m compile_only
+
+# The oldest versions that pyproject.toml allows, in an environment of their own; now and then.
+lowest:
+	test -d .venv-lowest || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --disable-pip-version-check --quiet uv
+	VIRTUAL_ENV=.venv-lowest .venv-lowest/bin/uv pip install --quiet --resolution lowest-direct --editable ".[test]"
+	.venv-lowest/bin/pytest -m "not interpret and not compile_only and not gpu"
 
 # 5,000 damaged image files through the reader: no traceback, hang, or picture that another decoder sees otherwise.
 fuzz: .venv/test.stamp

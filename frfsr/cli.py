@@ -13,6 +13,8 @@ from frfsr.errors import ImageWarning, UserError
 from frfsr.evals import commands as evaluation
 
 FINDINGS, PROBLEM, INTERRUPTED = 1, 2, 130  # exit codes; argparse, too, answers bad input with 2
+EXTRAS = {"datasets": "data", "pyarrow": "data", "fsspec": "data", "accelerate": "data"}
+"""Packages that whole commands need -> the extra that has them."""
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -29,6 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, and not at Python's end, where nobody can answer a broken pipe
     except UserError as error:
         print("frfsr:", *str(error).split(), file=sys.stderr)
+        return PROBLEM
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        print(f"frfsr: this needs {error.name}: pip install 'frfsr[{EXTRAS[error.name]}]'", file=sys.stderr)
         return PROBLEM
     except MemoryError:
         print("frfsr: not enough memory: close other programs, or take smaller photos.", file=sys.stderr)

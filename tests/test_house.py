@@ -101,5 +101,7 @@ def test_files_are_short(file) -> None:
 
 def test_the_checkout_resolves_as_the_installed_package_does() -> None:
     """Links make `frfsr.kernels` a folder that editors, type checkers and a plain checkout find."""
+    if not (CHECKOUT / "frfsr/kernels").exists():
+        pytest.skip("unpacked from an sdist, which has no links")
     for folder in ("kernels", "recipes", "evals"):
         assert (CHECKOUT / "frfsr" / folder).resolve() == CHECKOUT / folder

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).parents[1]
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv*", "__pycache__", "*.egg-info", "build", "dist", "runs", "site", ".*_cache"
+)
 
 IMPORT_EVERYTHING = """
 import importlib, pkgutil, sys
@@ -29,15 +33,35 @@ def run(*command: str | Path, cwd: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
+def built(tmp_path_factory) -> Path:
+    """Folder with the sdist, and the wheel that was built from it."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("frfsr", "kernels", "recipes", "evals"):
-        shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(CHECKOUT / name, source)
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", cwd=source)  # sdist, and the wheel from it
-    (wheel,) = (source / "dist").glob("*.whl")
+    shutil.copytree(CHECKOUT, source, ignore=NOT_COPIED, symlinks=True, dirs_exist_ok=True)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", cwd=source)
+    return source / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(built) -> Path:
+    (wheel,) = built.glob("*.whl")
     return wheel
+
+
+@pytest.mark.slow
+def test_the_sdist_has_what_the_tests_need(built):
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = {"Makefile", "mkdocs.yml", "CHANGELOG.md", "tests/conftest.py", "tests/golden/01_match_a.safetensors"}
+    needed |= {"docs/zoo.py", "docs/results/table_I.csv", "evals/manifests.json", "kernels/match.py", ".ci/run"}
+    assert needed <= names
+    assert not [name for name in names if name.startswith(("frfsr/kernels/", "frfsr/evals/", "frfsr/recipes/"))]
+
+
+@pytest.mark.slow
+def test_what_pypi_checks(built):
+    pytest.importorskip("twine")
+    run(sys.executable, "-m", "twine", "check", "--strict", *built.iterdir(), cwd=built)
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +110,21 @@ def test_beside_the_unrelated_package_kernels(environment):
     run(*pip(environment), *(environment / "downloads").iterdir(), cwd=environment)
     code = "import kernels, frfsr.kernels; assert hasattr(kernels, 'get_kernel'); assert frfsr.kernels.patch_argmax"
     run(environment / "bin/python", "-c", code, cwd=environment)
+
+
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(("datasets", "pyarrow", "accelerate", "fsspec", "skimage", "matplotlib", "lpips")))
+from PIL import Image
+import frfsr
+from frfsr.cli import main
+image = Image.new("RGB", (12, 8), "teal")
+assert frfsr.upscale(image, [image.resize((48, 32))], device="cpu").size == (48, 32)
+sys.exit(main(["data", "check", "."]))
+"""
+
+
+def test_inference_needs_no_extra_and_data_says_which(tmp_path):
+    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].endswith("pip install 'frfsr[data]'")
