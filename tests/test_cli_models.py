@@ -76,3 +76,20 @@ def test_a_published_checkpoint_upscales_a_photo(tmp_path, monkeypatch, capsys):
 def test_unknown_architectures(capsys, arch, hint):
     assert main(["convert", "a.pth", "out", "--arch", arch]) == 2
     assert hint in capsys.readouterr().err
+
+
+def test_a_run_is_not_its_weights(tmp_path, monkeypatch, small_model, capsys):
+    monkeypatch.chdir(tmp_path)
+    small_model.save_pretrained("runs/rec/weights")
+    assert main(["info", "runs/rec"]) == 2
+    assert "did you mean runs/rec/weights" in capsys.readouterr().err
+    assert main(["info", "runs/rec/weights"]) == 0
+
+
+@pytest.mark.parametrize("path", ["./rec", "/nowhere/rec", "runs/rec/weights", "runs/nothing", "owner/rec.pth", "a\\b"])
+def test_the_hub_is_not_asked_for_what_is_plainly_a_path(tmp_path, monkeypatch, capsys, path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("frfsr.checkpoints.hf_hub_download", None)
+    (tmp_path / "runs").mkdir()
+    assert main(["info", path]) == 2
+    assert capsys.readouterr().err.startswith("frfsr: no model ")
