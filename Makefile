@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lowest fuzz lint docs gpu
+.PHONY: demo test lowest fuzz lint docs gpu quality
 
 demo: .venv/demo.stamp
 	$(BIN)/python -m frfsr.demo
@@ -38,6 +38,11 @@ gpu: .venv/test.stamp
 	$(BIN)/pytest -m gpu
 	$(BIN)/frfsr eval speed
 	$(BIN)/python recipes/speed_train.py
+
+# What the packaged network must reach, measured on the photos in DATA; evals/quality.py says what lies there.
+DATA ?= ../shared/data
+quality: .venv/test.stamp
+	$(BIN)/python -m frfsr.evals.quality --data $(DATA)
 
 # .venv/demo.stamp and .venv/test.stamp: the package is installed with the extra of that name.
 .venv/%.stamp: pyproject.toml
