@@ -31,7 +31,7 @@ TIDY = 300  # seconds between two looks for old files
 CSS = """
 .gradio-container { max-width: 1320px !important; margin: 0 auto !important; }
 #title h1 { margin: 0 0 .2em 0; }
-#title p { margin: 0; color: var(--body-text-color-subdued); }
+#title p { margin: 0; color: var(--body-text-color); opacity: .75; }
 .line { padding: .55em .8em; border-radius: 6px; border-left: 4px solid; background: var(--background-fill-secondary); }
 .line.bad { border-color: #d5342b; } .line.good { border-color: #2f9e5b; } .line.note { border-color: #d08a1d; }
 .line + .line { margin-top: .4em; }

@@ -175,7 +175,7 @@ def open_photo(path: str, limits: Limits) -> tuple[Photo, list[str]]:
     except OSError as error:
         raise UserError(f"{name}: no longer here; upload it again.") from error
     if size > limits.file_bytes:
-        raise UserError(f"{name}: {size / 1e6:.0f} MB are more than {limits.file_bytes / 1e6:.0f} MB.")
+        raise UserError(f"{name}: {size / 1e6:.1f} MB are more than {limits.file_bytes / 1e6:.1f} MB.")
     with _reading, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", ImageWarning)
         photo = read_photo(path, max_pixels=limits.file_pixels, name=name)
