@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from frfsr.features import start_at_zero
 from frfsr.kernels import deform_conv, flow_warp
+from frfsr.kernels.deform import MatchPadding
 from frfsr.matching import enlarge_flow
 from frfsr.network import Correspondence, Rates, group
 
@@ -22,10 +23,18 @@ class FAM(nn.Module):
     """
 
     def __init__(
-        self, channels: int, texture_channels: int, scale: int, groups: int, match_padding: str, *, warp: bool = True
+        self,
+        channels: int,
+        texture_channels: int,
+        scale: int,
+        groups: int,
+        match_padding: MatchPadding,
+        *,
+        warp: bool = True,
     ):
         super().__init__()
-        self.scale, self.match_padding, self.warp = scale, match_padding, warp
+        self.scale, self.warp = scale, warp
+        self.match_padding: MatchPadding = match_padding
         self.offset_conv1 = nn.Conv2d(channels + (1 + warp) * texture_channels, texture_channels, 3, padding=1)
         self.offset_conv2 = nn.Conv2d(texture_channels, texture_channels, 3, padding=1)
         self.offset_mask = nn.Conv2d(texture_channels, 3 * 9 * groups, 3, padding=1)
@@ -44,7 +53,7 @@ class FAM(nn.Module):
         features = F.leaky_relu(self.offset_conv2(features), 0.1)
         return F.leaky_relu(self.aggregate(reference, features, correspondence), 0.1)
 
-    def unwarped(self, reference: Tensor, correspondence: Correspondence, size: tuple[int, int]) -> Tensor:
+    def unwarped(self, reference: Tensor, correspondence: Correspondence, size: Sequence[int]) -> Tensor:
         """The reference features that eq. 15 also takes as they lie, in the size (H, W) of F_LR: zeros beyond them."""
         if correspondence.still is None:
             return fit(reference, size)

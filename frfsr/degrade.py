@@ -92,7 +92,7 @@ def shuffle_patches(image: np.ndarray, n: int, rng: np.random.Generator) -> np.n
 
     n is 2, 4 or 8 for the paper's easy, medium and hard shuffle. Sides that n does not divide lose up to n - 1 pixels.
     """
-    return reorder_patches(image, rng.permutation(n * n))
+    return reorder_patches(image, rng.permutation(n * n).tolist())
 
 
 def reorder_patches(image: np.ndarray, order: Sequence[int]) -> np.ndarray:

@@ -15,7 +15,11 @@ class Average(AveragedModel):
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        def update(averages: list[Tensor], values: list[Tensor], updates: Tensor) -> None:
+        def update(
+            averages: tuple[Tensor, ...] | list[Tensor],
+            values: tuple[Tensor, ...] | list[Tensor],
+            updates: Tensor | int,
+        ) -> None:
             n = int(updates)
             get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averages, values, updates)
 

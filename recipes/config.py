@@ -3,11 +3,12 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 import yaml
 from pydantic import BeforeValidator, Field
 
+from frfsr.degradations import Degradation
 from frfsr.errors import UserError
 from frfsr.settings import Count, Positive, Rate, Share, from_mapping, require_divisible, settings
 
@@ -23,8 +24,8 @@ Side = Annotated[int, Field(ge=16, le=4096)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 # What may change when a run goes on: it does not touch the samples, or (the second line) sets the run's end anew.
 CHANGEABLE = frozenset(
-    "workers cache log_every keep validate_every validate_on checkpoint_every carry tensorboard "  # noqa: SIM905
-    "minutes steps schedule decay skip_bad".split()
+    "workers cache log_every keep validate_every validate_on checkpoint_every carry tracker "  # noqa: SIM905
+    "minutes steps schedule decay skip_bad checkpointing compile".split()
 )
 PATHS = frozenset(("data", "photos"))  # these may move if their content stays
 
@@ -39,6 +40,8 @@ class RunConfig:
     data: Place = ""  # training pairs, as for frfsr.data.load_pairs
     photos: str | list[str] | None = None  # further HR photos, in one or several places, for stages without references
     skip_bad: bool = False  # photos that cannot be read are skipped and counted, instead of ending the run
+    # LR images like people's photos: parameters of frfsr.degradations.Degradation; none: Pillow's bicubic
+    degradation: dict[str, Any] | None = None
     held_back: Positive = 48  # pairs at the end of the data that are kept for validation
     out: Place = ""  # run folder
 
@@ -63,13 +66,18 @@ class RunConfig:
     log_every: Positive = 50
     workers: Annotated[int, Field(ge=0, le=256)] = 1
     cache: Count = 1024  # MiB of decoded photos, over all workers
-    tensorboard: bool = False
+    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"  # gets what metrics.jsonl gets
 
     def __post_init__(self):
         for name in ("data", "out"):
             if not getattr(self, name):
                 raise UserError(f"{name} is not set: give it in the yaml or as {name}=PATH.")
         require_divisible("batch", self.batch, "accumulate", self.accumulate)
+        self.degraded_by()
+
+    def degraded_by(self) -> Degradation | None:
+        """What makes the LR images, if it is more than bicubic interpolation; UserError if it cannot be."""
+        return None if self.degradation is None else from_mapping(Degradation, self.degradation)
 
 
 @settings
@@ -109,6 +117,9 @@ class TrainingConfig(RunConfig):
     offset_limit: Annotated[float, Field(gt=0)] = (
         100.0  # pixels; a step in which the learned offsets are larger on average is skipped
     )
+
+    checkpointing: bool = False  # of gradients: less memory, a third more time, see docs/training.md
+    compile: bool = False  # the network, by torch.compile
 
     # Stage all: lambda 1 to 3 of eq. 30, and what they weigh
     loss_weights: tuple[Rate, Rate, Rate] = (1.0, 1e-4, 1e-6)  # reconstruction, perceptual, adversarial
@@ -167,7 +178,10 @@ def require_range(name: str, bounds: tuple[float, float]) -> None:
         raise UserError(f"{name} must be a range [smallest, largest], got {list(bounds)}.")
 
 
-def command_line(config_class: type[RunConfig], description: str, arguments: Sequence[str] | None = None) -> RunConfig:
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def command_line(config_class: type[Config], description: str, arguments: Sequence[str] | None = None) -> Config:
     """Parse `--config NAME KEY=VALUE ...` into a configuration; `arguments` default to the process's."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="yaml file, or a recipe's name, for example tiny_rec")
@@ -176,6 +190,14 @@ def command_line(config_class: type[RunConfig], description: str, arguments: Seq
     )
     options = parser.parse_args(arguments)
     return load_config(options.config, options.settings, config_class)
+
+
+@overload
+def load_config(name: str | Path, changes: Sequence[str] = ()) -> TrainingConfig | MatchingConfig: ...
+
+
+@overload
+def load_config(name: str | Path, changes: Sequence[str], config_class: type[Config]) -> Config: ...
 
 
 def load_config(

@@ -47,7 +47,7 @@ class Critic(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         # In half precision the gradient of the gradient underflows: mixed precision ends here.
         with torch.autocast(image.device.type, enabled=False):
-            return self.head(self.blocks(image.to(self.head[1].weight.dtype))).flatten()
+            return self.head(self.blocks(image.to(next(self.parameters()).dtype))).flatten()
 
 
 def critic_loss(critic: nn.Module, truth: Tensor, result: Tensor, mix: Tensor, penalty: float = 10.0) -> Tensor:

@@ -1,6 +1,7 @@
 """Steps that would spoil the weights: NaN or infinite losses and gradients, and learned offsets that explode."""
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -34,6 +35,10 @@ class Guard:
         """Take note of a loss, a scalar, and give it back: L1 has finite gradients even where it is NaN."""
         self.losses.append(loss.detach())
         return loss
+
+    def clip(self, parameters: Iterable[nn.Parameter], limit: float = float("inf")) -> Tensor:
+        """Scale all gradients down together where their norm is above `limit`; returns the norm before, a scalar."""
+        return cast(Tensor, self.accelerator.clip_grad_norm_(parameters, limit))
 
     def step(self, optimizer: AcceleratedOptimizer, gradient_norm: Tensor) -> bool:
         """Take the optimizer's step unless it would spoil the weights, and clear the gradient.

@@ -5,24 +5,29 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import torch
 from torch import distributed
-from torch.distributed.elastic.agent.server.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from frfsr.errors import UserError
-from frfsr.recipes.config import MatchingConfig, RunConfig, command_line, load_config
+from frfsr.recipes.config import Config, MatchingConfig, command_line, load_config
 
-LAUNCHED = "FRFSR_LAUNCHED"  # set in the processes that `launch` starts: it says what they have to say
+MISTAKE_FILE = "FRFSR_MISTAKE_FILE"  # set in the processes that `launch` starts, which says what they have to say
 MISTAKE = 2
 
 
 def run_recipe(
-    train: Callable[..., int], config_class: type[RunConfig], description: str, arguments: Sequence[str] | None = None
+    train: Callable[[Config], int],
+    config_class: type[Config],
+    description: str,
+    arguments: Sequence[str] | None = None,
 ) -> int:
     """Run a recipe's command line in this process; returns its exit code, 2 for a mistake, which takes one line.
 
@@ -36,11 +41,19 @@ def run_recipe(
 
 
 def guarded(run: Callable[[], int]) -> int:
-    """Do what `run` does; a UserError becomes one line and exit code 2. Afterwards the processes part."""
+    """Do what `run` does; a UserError becomes one line and exit code 2. Afterwards the processes part.
+
+    A process with a mistake says so before it leaves. What the others meet then, in whatever they were doing together,
+    is not worth a word.
+    """
     try:
         return run()
     except UserError as error:
         report(error)
+        return MISTAKE
+    except RuntimeError:
+        if not Path(os.environ.get(MISTAKE_FILE, "")).is_file():
+            raise
         return MISTAKE
     finally:
         part()
@@ -48,8 +61,9 @@ def guarded(run: Callable[[], int]) -> int:
 
 def report(error: UserError) -> None:
     """Say what is wrong, once for all processes of the run."""
-    if LAUNCHED in os.environ:
-        get_error_handler().record_exception(error)
+    if MISTAKE_FILE in os.environ:
+        with suppress(FileExistsError), open(os.environ[MISTAKE_FILE], "x") as file:
+            file.write(str(error))
     elif os.environ.get("RANK", "0") == "0":
         print(f"{Path(sys.argv[0]).stem}:", *str(error).split(), file=sys.stderr)
 
@@ -73,15 +87,13 @@ def launch(name: str, settings: Sequence[str], processes: int = 1) -> int:
         UserError: a mistake in the configuration, or one that a process found.
     """
     config = load_config(name, settings)
-    module = "train_matching" if isinstance(config, MatchingConfig) else "train"
     if processes > 1:
+        module = "train_matching" if isinstance(config, MatchingConfig) else "train"
         return launch_several(f"frfsr.recipes.{module}", ["--config", name, *settings], processes)
-    if module == "train":
-        from frfsr.recipes.train import train
-    else:
-        from frfsr.recipes.train_matching import train
+    from frfsr.recipes import train, train_matching
+
     try:
-        return train(config)
+        return train_matching.train(config) if isinstance(config, MatchingConfig) else train.train(config)
     finally:
         part()
 
@@ -90,7 +102,6 @@ def launch_several(module: str, arguments: Sequence[str], processes: int) -> int
     """Run `python -m module` with torchrun's launcher."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // processes, 1)))
-    os.environ[LAUNCHED] = "1"
     if not torch.cuda.is_available():
         os.environ["ACCELERATE_USE_CPU"] = "true"
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
@@ -102,14 +113,18 @@ def launch_several(module: str, arguments: Sequence[str], processes: int) -> int
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
     )
-    try:
-        elastic_launch(options, sys.executable)("-m", module, *arguments)
-    except SignalException as stopped:
-        return 128 + stopped.sigval
-    except ChildFailedError as failed:
-        _, first = failed.get_first_failure()
-        if first.exitcode == MISTAKE:
-            message = first.message["message"] if isinstance(first.message, dict) else first.message
-            raise UserError(message.removeprefix(f"{UserError.__name__}: ")) from None
-        return first.exitcode if first.exitcode >= 0 else 128 - first.exitcode
+    with TemporaryDirectory() as folder:
+        mistake = Path(folder, "mistake")
+        os.environ[MISTAKE_FILE] = str(mistake)
+        try:
+            elastic_launch(options, sys.executable)("-m", module, *arguments)
+        except SignalException as stopped:
+            return 128 + stopped.sigval
+        except ChildFailedError as failed:
+            if mistake.exists():
+                raise UserError(mistake.read_text()) from None
+            _, first = failed.get_first_failure()
+            return first.exitcode if first.exitcode >= 0 else 128 - first.exitcode
+        finally:
+            del os.environ[MISTAKE_FILE]
     return 0

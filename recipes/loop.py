@@ -85,6 +85,7 @@ class Loop:
                     self.stop(step, stop.signal)
                     break
         self.progress.close()
+        self.run.finish()
         if accelerator.is_main_process and step > first:
             print(self.meter.summary())
         self.complain(step - first)

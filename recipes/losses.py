@@ -26,6 +26,9 @@ class PerceptualLoss(nn.Module):
     (B, 3, H, W), RGB in [0, 1], H, W >= 16, and gives a scalar; the gradient goes into I_SR alone.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, state: Mapping[str, Tensor], backbone: Literal["vgg16", "vgg19"] = "vgg19"):
         super().__init__()
         self.features = vgg_features(backbone)

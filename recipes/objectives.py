@@ -83,7 +83,8 @@ class AllLosses(Reconstruction):
             "adversarial": adversarial_loss(critic, image),
         }
         critic.requires_grad_(True)
-        return sum(weight * term for weight, term in zip(self.config.loss_weights, terms.values(), strict=True)), terms
+        weighted = [weight * term for weight, term in zip(self.config.loss_weights, terms.values(), strict=True)]
+        return torch.stack(weighted).sum(), terms
 
 
 def base_image(network: Network, batch: dict[str, Tensor]) -> dict[str, Tensor]:

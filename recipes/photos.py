@@ -1,7 +1,8 @@
 """The photos of a data set as arrays: each decoded once, as far as memory allows, and the LR image of the whole."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import numpy as np
 from datasets import Dataset
@@ -53,7 +54,7 @@ class Photos:
         return photo
 
     def decode(self, place: Place) -> np.ndarray:
-        row = self.pairs[place[0]]
+        row = cast("dict[str, Any]", self.pairs[place[0]])
         file = row["input"] if place[1] == 0 else row["references"][place[1] - 1]
         try:
             photo = np.asarray(decode_image(file))
@@ -69,7 +70,7 @@ class Photos:
         skip_bad: leave out files that are no images, with a warning, instead of raising UnreadablePhoto.
         """
         places = []
-        for number, row in enumerate(self.pairs):
+        for number, row in enumerate(cast("Iterable[dict[str, Any]]", self.pairs)):
             for k, file in enumerate([row["input"], *row["references"]]):
                 try:
                     width, height = image_size(file)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from accelerate import Accelerator
+from accelerate import Accelerator, tracking
 from einops import rearrange
 from PIL import Image
 from safetensors import SafetensorError
@@ -80,7 +80,6 @@ class Run:
         self.checkpoints, self.carry = self.folder / "checkpoints", self.folder / "carry.safetensors"
         self.carried = Carried([], [])
         self.sources: dict[str, str] = {}  # SHA-256 of the pretrained weights that the run uses
-        self.board = None
         if not accelerator.is_main_process:
             return
         try:
@@ -89,10 +88,9 @@ class Run:
             append(self.folder / "environment.jsonl", environment(accelerator))  # a line for each start
         except OSError as error:
             raise UserError(f"cannot write the run folder {self.folder}: {error.strerror}.") from error
-        if config.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(self.folder / "tensorboard")
+        facts = {"name": self.folder.name, "config": plain(config)}
+        project = "tensorboard" if config.tracker == "tensorboard" else "frfsr"  # the former's folder in the run's
+        accelerator.init_trackers(project, init_kwargs={"wandb": facts, "trackio": facts})
 
     def keep_settings(self, file: Path) -> None:
         """Write config.yaml; UserError if the folder holds checkpoints of a run with other settings or other data."""
@@ -112,13 +110,17 @@ class Run:
         write_text(data, self.content)
 
     def log(self, step: int, **values: float) -> None:
-        """Append one line to metrics.jsonl, and to TensorBoard if asked for."""
+        """Append one line to metrics.jsonl, and tell the tracker."""
         if self.accelerator.is_main_process:
             with survived("the log"):
                 rounded = {key: round(value, 6) for key, value in values.items()}
                 append(self.folder / "metrics.jsonl", {"step": step, **rounded})
-            for key, value in values.items() if self.board else ():
-                self.board.add_scalar(key, value, step)
+                self.accelerator.log(values, step)
+
+    def finish(self) -> None:
+        """Let the tracker write what it still holds."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     def validated(self, step: int, scores: dict[str, float], rows: list[list[Tensor]]) -> str:
         """Keep a validation's scores and pictures; returns a line with the scores."""
@@ -198,6 +200,17 @@ class Run:
         """weights/: config.json and model.safetensors, as `frfsr.load` takes them, and a model card."""
         with survived("the weights"), whole_folder(self.folder / "weights") as partial:
             model.save_pretrained(partial, model_card_kwargs={"origin": origin(self.config, step, scores)})
+
+
+def tracker_options(config: RunConfig) -> dict[str, Any]:
+    """What an Accelerator must be given for the run's tracker; UserError if that is not installed."""
+    if config.tracker == "none":
+        return {}
+    if config.tracker not in map(str, tracking.get_available_trackers()):
+        raise UserError(
+            f"tracker={config.tracker} is not installed: pip install {config.tracker}, or give tracker=none."
+        )
+    return {"log_with": config.tracker, "project_dir": config.out}
 
 
 def plain(config: RunConfig) -> dict:

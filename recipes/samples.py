@@ -1,6 +1,7 @@
 """Training samples: a pair of photos -> LR, enlarged LR, reference and HR tensors."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,18 +10,31 @@ from PIL import Image
 from torch import Tensor
 
 from frfsr import degrade
+from frfsr.degradations import Degradation, degraded_lr
 from frfsr.errors import UserError
 from frfsr.pixels import to_tensor
 from frfsr.recipes.config import TrainingConfig
 from frfsr.recipes.photos import Photos, Place, UnreadablePhoto, mirrored, skipped, view
 
 BAD_IN_A_ROW = 100
+MARGIN = 16  # LR pixels around a crop that are degraded with it: blur and JPEG's blocks have neighbours
 SHUFFLES = {"easy": 2, "medium": 4, "hard": 8}
 
 
-def degraded(hr: np.ndarray) -> dict[str, Tensor]:
-    """HR photo (4h, 4w, 3) uint8 -> the tensors lr (3, h, w), upsampled (3, 4h, 4w) and hr (3, 4h, 4w)."""
-    lr = degrade.downscale(hr)
+class Around(NamedTuple):
+    """An LR image (h, w, 3) that shows a crop, and the crop's corner in it."""
+
+    image: np.ndarray
+    top: int
+    left: int
+
+
+def degraded(hr: np.ndarray, by: Degradation | None, *seed: int) -> dict[str, Tensor]:
+    """HR photo (4h, 4w, 3) uint8 -> the tensors lr (3, h, w), upsampled (3, 4h, 4w) and hr (3, 4h, 4w).
+
+    by: None for Pillow's bicubic interpolation alone; what else happens is a function of the seed.
+    """
+    lr = degrade.downscale(hr) if by is None else degraded_lr(hr, by, np.random.default_rng(seed))
     return {"lr": to_tensor(lr), "upsampled": to_tensor(degrade.upscale_bicubic(lr)), "hr": to_tensor(hr)}
 
 
@@ -59,7 +73,7 @@ class TrainingSamples(torch.utils.data.Dataset):
     crops cover it. LR images are cut from those of the whole photos, as at use: a crop has neighbours."""
 
     def __init__(self, pairs: Dataset, config: TrainingConfig):
-        self.config = config
+        self.config, self.degradation = config, config.degraded_by()
         self.photos = Photos(pairs, config.cache / max(config.workers, 1))
         self.places: list[Place] = [(i, 0) for i in range(len(pairs))]
         if config.stage == "sife":
@@ -82,38 +96,53 @@ class TrainingSamples(torch.utils.data.Dataset):
         height, width = self.photos.low(place).shape[:2]
         side = config.crop // degrade.SCALE
         top, left = (int(rng.integers(0, max(length - side, 0) + 1)) for length in (height, width))
-        crop = self.crop(place, top, left)
+        around = self.around(place, top, left, i)
+        crop = self.crop(place, top, left, around)
         sample = {name: to_tensor(degrade.flip_rotate(image, symmetry)) for name, image in crop.items()}
         if config.stage == "sife":
             return sample
         centre = (top + side / 2) / height, (left + side / 2) / width
-        sample["reference"] = self.reference(place[0], centre, symmetry, rng)
+        sample["reference"] = self.reference(place[0], centre, around, symmetry, rng)
         if config.base_mix[0] < 1:
             sample["base_mix"] = drawn_mix(config.base_mix, rng)
         if config.stage == "all":
             sample["mix"] = torch.tensor(rng.random(), dtype=torch.float32)  # of I_HR and I_SR in eq. 29
         return sample
 
-    def crop(self, place: Place, top: int, left: int) -> dict[str, np.ndarray]:
+    def around(self, place: Place, top: int, left: int, i: int) -> Around:
+        """The LR image that shows the crop of sample i: the whole photo's, or a degraded one of what lies around it."""
+        if self.degradation is None:
+            return Around(self.photos.low(place), top, left)
+        side = self.config.crop + 2 * degrade.SCALE * MARGIN
+        corner = degrade.SCALE * (top - MARGIN), degrade.SCALE * (left - MARGIN)
+        photo = mirrored(self.photos.sharp(place), *corner, side, side)
+        rng = np.random.default_rng([self.config.seed, 2, i])
+        return Around(degraded_lr(photo, self.degradation, rng), MARGIN, MARGIN)
+
+    def crop(self, place: Place, top: int, left: int, around: Around) -> dict[str, np.ndarray]:
         """lr, upsampled and hr of the crop at (top, left) of the LR image; mirrored where the photo is smaller."""
         size, scale = self.config.crop, degrade.SCALE
-        low, side = self.photos.low(place), size // scale
+        low, y, x = around
+        side = size // scale
         if min(low.shape[:2]) < side:
-            lr = mirrored(low, top, left, side, side)
+            lr = mirrored(low, y, x, side, side)
             upsampled = degrade.upscale_bicubic(lr)
         else:
-            lr, box = low[top : top + side, left : left + side], (left, top, left + side, top + side)
+            lr, box = low[y : y + side, x : x + side], (x, y, x + side, y + side)
             upsampled = np.asarray(Image.fromarray(low).resize((size, size), Image.Resampling.BICUBIC, box))
         hr = mirrored(self.photos.sharp(place), scale * top, scale * left, size, size)
         return {"lr": lr, "upsampled": upsampled, "hr": hr}
 
-    def reference(self, pair: int, centre: tuple[float, float], symmetry: int, rng: np.random.Generator) -> Tensor:
+    def reference(
+        self, pair: int, centre: tuple[float, float], around: Around, symmetry: int, rng: np.random.Generator
+    ) -> Tensor:
         """The reference of a pair's crop, (3, side, side): the part that lies where the crop does, with all that may
         happen to it. centre: of the crop, as shares of the photo's sides; symmetry: the crop's."""
         config, kind = self.config, rng.random()
         own = config.unrelated_share <= kind < config.unrelated_share + config.own_share
         if own:
-            photo = degrade.upscale_bicubic(self.photos.low((pair, 0)))
+            photo, half = degrade.upscale_bicubic(around.image), config.crop / degrade.SCALE / 2
+            centre = (around.top + half) / around.image.shape[0], (around.left + half) / around.image.shape[1]
         else:
             unrelated = kind < config.unrelated_share
             photo = self.photos.sharp((int(rng.integers(len(self.photos))) if unrelated else pair, 1))

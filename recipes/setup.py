@@ -2,19 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset, concatenate_datasets
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from frfsr.architectures import find_architecture
 from frfsr.data import load_pairs, stored
 from frfsr.errors import UserError
 from frfsr.features import TextureEncoder
 from frfsr.network import Network
-from frfsr.recipes.config import RunConfig, TrainingConfig
+from frfsr.recipes.config import MatchingConfig, TrainingConfig
 from frfsr.recipes.pretrained import load_part, submodule
 from frfsr.reuse import FeatureReuse
 from frfsr.settings import from_mapping
@@ -31,7 +34,7 @@ def ready_to_start(accelerator: Accelerator) -> None:
         raise UserError("mixed_precision=fp16 needs a GPU: on a CPU give bf16 or no.")
 
 
-def load_training_pairs(config: RunConfig) -> tuple[Dataset, Dataset]:
+def load_training_pairs(config: TrainingConfig | MatchingConfig) -> tuple[Dataset, Dataset]:
     """(pairs to train on, pairs held back for validation); stages that need no references also train on `photos`."""
     pairs = load_pairs(config.data).select_columns(["name", "input", "references"])
     if config.stage in ("rec", "all") and not pairs[0]["references"]:
@@ -115,3 +118,20 @@ def initialise(model: Network, config: TrainingConfig) -> dict[str, str]:
     for part in parts.values():
         part.train(any(parameter.requires_grad for parameter in part.parameters()))
     return sources
+
+
+def checkpoint_stages(network: Network) -> None:
+    """Keep of the last box's stages only what goes into them: the backward pass computes them again, stage by stage."""
+    parts = dict(network.named_children())
+    box = parts.get("aggregation", network)
+    for stage in stages(box.second if isinstance(box, FeatureReuse) else box):
+        stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
+
+
+def stages(box: nn.Module) -> Iterator[nn.Module]:
+    """The modules that a box consists of, those in its lists and dictionaries among them."""
+    for child in box.children():
+        if type(child) in (nn.ModuleList, nn.ModuleDict):
+            yield from stages(child)
+        else:
+            yield child

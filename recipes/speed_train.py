@@ -120,7 +120,7 @@ def train_once(folder: Path, recipe: str, steps: int, device: str, precision: st
     weights, vgg = folder / "weights", folder / "vgg.safetensors"
     start = f"data={folder / 'pairs'}", f"init={{all: {weights}}}", f"perceptual_weights={vgg}"
     run = f"out={out}", f"steps={steps}", f"log_every={steps // 2}", f"mixed_precision={precision}"
-    config = load_config(recipe, [*SETTINGS, *start, *run])
+    config = load_config(recipe, [*SETTINGS, *start, *run], TrainingConfig)
     write_weights(config, weights, vgg)
     PartialState(cpu=device == "cpu")
     with plain_pytorch() if plain else nullcontext():

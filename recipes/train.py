@@ -6,11 +6,13 @@ model.KEY=VALUE. The same command again resumes where the run stopped.
 
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, set_seed
 
+from frfsr.network import Network
 from frfsr.recipes.average import Average
 from frfsr.recipes.carry import Carried
 from frfsr.recipes.config import TrainingConfig
@@ -19,9 +21,16 @@ from frfsr.recipes.launch import run_recipe
 from frfsr.recipes.loop import Loop
 from frfsr.recipes.objectives import AllLosses, Reconstruction, base_image
 from frfsr.recipes.optim import parameter_groups
-from frfsr.recipes.run import Run
+from frfsr.recipes.run import Run, tracker_options
 from frfsr.recipes.samples import TrainingSamples
-from frfsr.recipes.setup import build_network, fingerprint, initialise, load_training_pairs, ready_to_start
+from frfsr.recipes.setup import (
+    build_network,
+    checkpoint_stages,
+    fingerprint,
+    initialise,
+    load_training_pairs,
+    ready_to_start,
+)
 from frfsr.recipes.validate import Validation
 
 
@@ -31,6 +40,7 @@ def train(config: TrainingConfig) -> int:
         gradient_accumulation_steps=config.accumulate,
         dataloader_config=DataLoaderConfiguration(split_batches=True),  # `batch` counts over all processes
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # the critic runs thrice a step
+        **tracker_options(config),
     )
     ready_to_start(accelerator)
     set_seed(config.seed)
@@ -40,6 +50,10 @@ def train(config: TrainingConfig) -> int:
     model = build_network(config.model)
     run.sources = initialise(model, config)
     ema = Average(model.to(accelerator.device), config.ema)
+    if config.checkpointing:
+        checkpoint_stages(model)
+    if config.compile:
+        model.compile()
     guard = Guard(accelerator, model.watched(), config.offset_limit)
     optimizer = torch.optim.Adam(parameter_groups(model, config), betas=config.betas)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -48,7 +62,8 @@ def train(config: TrainingConfig) -> int:
     run.sources |= objective.sources
     run.carried = Carried([network, ema, *objective.networks], [optimizer, *objective.optimizers])
     accelerator.register_for_checkpointing(ema)
-    loop = Loop(run, optimizer, [guard, *objective.guards], Validation(ema.module, held_back, config), ema.module)
+    averaged = cast(Network, ema.module)
+    loop = Loop(run, optimizer, [guard, *objective.guards], Validation(averaged, held_back, config), averaged)
 
     for batch in loop.over(TrainingSamples(pairs, config)):
         with accelerator.accumulate(model, *objective.networks):
@@ -58,15 +73,13 @@ def train(config: TrainingConfig) -> int:
             loss, terms = objective(image, batch["hr"])
             loop.meter.add(terms)
             accelerator.backward(guard.watch(loss))
-            if accelerator.sync_gradients and guard.step(
-                optimizer, accelerator.clip_grad_norm_(trained, config.clip_norm)
-            ):
+            if accelerator.sync_gradients and guard.step(optimizer, guard.clip(trained, config.clip_norm)):
                 ema.update_parameters(network)
     return loop.exit_code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_recipe(train, TrainingConfig, __doc__, arguments)
+    return run_recipe(train, TrainingConfig, __doc__ or "", arguments)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from frfsr.recipes.launch import run_recipe
 from frfsr.recipes.loop import Loop
 from frfsr.recipes.losses import contrastive_loss, distillation_loss, known_matches, matching_cross_entropy
 from frfsr.recipes.pretrained import load_part
-from frfsr.recipes.run import PICTURED, Run
+from frfsr.recipes.run import PICTURED, Run, tracker_options
 from frfsr.recipes.setup import build_network, fingerprint, load_training_pairs, ready_to_start
 from frfsr.recipes.views import Views
 
@@ -48,7 +48,8 @@ class Encoders(nn.Module):
 
     def __init__(self, model: Network):
         super().__init__()
-        self.encoder, self.reference_encoder = model.encoder, model.reference_encoder
+        parts = dict(model.named_children())
+        self.encoder, self.reference_encoder = parts["encoder"], parts.get("reference_encoder")
 
     def forward(self, image1: Tensor, image2: Tensor) -> tuple[Tensor, Tensor]:
         """Enlarged LR or sharp image 1 and sharp image 2, (B, 3, 4h, 4w) -> features (B, C, h, w) of both."""
@@ -104,8 +105,8 @@ class MatchingLoss:
             loss = matching_cross_entropy(*features, coordinates, config.temperature)
         terms = {"matching": loss}
         if self.teacher is not None:
-            taught = self.teacher(batch["sharp1"], batch["image2"])
-            terms["distillation"] = distillation_loss(*features, *taught, coordinates, config.temperature)
+            taught1, taught2 = self.teacher(batch["sharp1"], batch["image2"])
+            terms["distillation"] = distillation_loss(*features, taught1, taught2, coordinates, config.temperature)
             loss = loss + config.distill_weight * terms["distillation"]
         return loss, terms | {"loss": loss}
 
@@ -115,6 +116,7 @@ def train(config: MatchingConfig) -> int:
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.accumulate,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
+        **tracker_options(config),
     )
     ready_to_start(accelerator)
     set_seed(config.seed)
@@ -140,12 +142,12 @@ def train(config: MatchingConfig) -> int:
             loop.meter.add(terms)
             accelerator.backward(guard.watch(loss))
             if accelerator.sync_gradients:
-                guard.step(optimizer, accelerator.clip_grad_norm_(encoders.parameters(), float("inf")))
+                guard.step(optimizer, guard.clip(encoders.parameters()))
     return loop.exit_code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_recipe(train, MatchingConfig, __doc__, arguments)
+    return run_recipe(train, MatchingConfig, __doc__ or "", arguments)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,11 @@ class Validation:
     """Measures a model on the pairs that training never sees and, without a reference, on the photos `validate_on`."""
 
     def __init__(self, model: Network, pairs: Dataset, config: TrainingConfig):
-        self.model, self.config = model, config
+        self.model, self.config, self.degradation = model, config, config.degraded_by()
         self.pairs = Photos(pairs, config.cache / 4)
-        self.photos = Photos(load_pairs(config.validate_on), config.cache / 4) if config.validate_on else None
+        self.photos = Photos(
+            load_pairs(config.validate_on) if config.validate_on else pairs.select([]), config.cache / 4
+        )
 
     @torch.no_grad()
     def __call__(self) -> tuple[dict[str, float], list[list[Tensor]]]:
@@ -41,10 +43,10 @@ class Validation:
             with self.skipping():
                 row = self.measure_pair(i, scores)
                 rows += [row] if len(rows) < PICTURED else []
-        for i in range(len(self.photos) if self.photos else 0):
+        for i in range(len(self.photos)):
             with self.skipping():
                 hr = self.photos.sharp((i, 0))
-                sample = self.degraded(hr)
+                sample = self.degraded(hr, i)
                 image = self.model(sample["lr"], None, sample["upsampled"]).image
                 scores["psnr_photos"].append(psnr_y(image, hr))
         if not rows:
@@ -54,7 +56,7 @@ class Validation:
     def measure_pair(self, i: int, scores: dict[str, list[float]]) -> list[Tensor]:
         """Add a pair's scores, and give its row of pictures."""
         model, hr = self.model, self.pairs.sharp((i, 0))
-        sample = self.degraded(hr)
+        sample = self.degraded(hr, i)
         lr, upsampled = sample["lr"], sample["upsampled"]
         if self.config.stage == "sife":
             image, reference = model(lr, None, upsampled).image, upsampled
@@ -67,10 +69,10 @@ class Validation:
         scores["psnr_bicubic"].append(psnr_y(upsampled, hr))
         return [upsampled[0], image[0], reference[0], sample["hr"][0]]
 
-    def degraded(self, hr: np.ndarray) -> dict[str, Tensor]:
-        """The tensors of `samples.degraded` as a batch of one, on the model's device."""
+    def degraded(self, hr: np.ndarray, i: int) -> dict[str, Tensor]:
+        """The tensors of `samples.degraded` of photo i as a batch of one, on the model's device: always the same."""
         device = next(self.model.parameters()).device
-        return {name: value[None].to(device) for name, value in degraded(hr).items()}
+        return {name: value[None].to(device) for name, value in degraded(hr, self.degradation, i).items()}
 
     def reference(self, i: int) -> Tensor:
         """A pair's first reference, (1, 3, H, W)."""

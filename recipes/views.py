@@ -21,7 +21,7 @@ class Views(torch.utils.data.Dataset):
     """
 
     def __init__(self, pairs: Dataset, config: MatchingConfig, length: int, seed: int):
-        self.config, self.length, self.seed = config, length, seed
+        self.config, self.length, self.seed, self.degradation = config, length, seed, config.degraded_by()
         self.photos = Photos(pairs, config.cache / max(config.workers, 1))
         self.places = self.photos.by_area(config.size, config.skip_bad)
 
@@ -43,7 +43,8 @@ class Views(torch.utils.data.Dataset):
         symmetry = int(rng.integers(8))
         crop = degrade.flip_rotate(mirrored(photo, top, left, size, size), symmetry)
         sharp = to_tensor(crop)
-        image1 = degraded(crop)["upsampled"] if config.stage == "student" else sharp
+        student = config.stage == "student"
+        image1 = degraded(crop, self.degradation, self.seed, 1, i)["upsampled"] if student else sharp
 
         zoom, degrees = log_uniform(*config.zoom, rng), config.turn * rng.uniform(-1, 1)
         margin = (

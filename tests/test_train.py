@@ -118,17 +118,6 @@ def test_a_run_folder_says_how_to_repeat_it(pairs, tmp_path):
     assert started["torch"] == version("torch")
 
 
-def test_tensorboard_gets_what_the_log_gets(pairs, tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    assert run_here(pairs, tmp_path / "run", *FAST, "steps=1", "tensorboard=true") == 0
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    (l1,) = events.Scalars("l1")
-    assert (l1.step, l1.value) == (1, pytest.approx(logged[1]["l1"], abs=1e-6))
-
-
 def test_other_settings_do_not_continue_a_run(pairs, tmp_path, capsys):
     assert run_here(pairs, tmp_path / "run", *FAST, "steps=2") == 0
     assert run_here(pairs, tmp_path / "run", *FAST, "steps=2", "lr=1e-5") == 2

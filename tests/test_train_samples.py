@@ -162,6 +162,21 @@ def test_references_from_elsewhere_show_what_the_crop_shows(photos):
     assert torch.equal(turned[3]["reference"], turned[3]["reference"])
 
 
+def test_degraded_samples_are_functions_of_their_number_with_clean_references(photos):
+    clean, one, other = (samples(photos, degradation=by)[2] for by in (None, {"clean_share": 0}, {"clean_share": 0}))
+    for name in ("lr", "upsampled", "hr", "reference"):
+        assert torch.equal(one[name], other[name])
+        assert torch.equal(one[name], clean[name]) == (name in ("hr", "reference"))
+    assert (one["lr"] - clean["lr"]).abs().mean() < 0.2
+    nearly_clean = samples(photos, degradation={"clean_share": 1})[2]
+    torch.testing.assert_close(nearly_clean["lr"], clean["lr"], rtol=0, atol=1.5 / 255)
+
+
+def test_the_own_reference_of_a_degraded_sample_is_its_enlarged_lr_image(photos):
+    sample = samples(photos, degradation={"clean_share": 0}, own_share=1.0, reference_side=48)[0]
+    torch.testing.assert_close(sample["reference"], sample["upsampled"], rtol=0, atol=2 / 255)
+
+
 def test_colours_stay_in_range():
     image, rng = torch.rand(3, 9, 9), np.random.default_rng(0)
     for _ in range(20):
