@@ -13,36 +13,28 @@ from frfsr.errors import UserError
 from frfsr.recipes.plot import plot, read_log
 
 RECIPES = Path(recipe.__file__).parent
-SMALL = [
+NETWORK = [
     "model.encoder_channels=[4,4,8]",
     "model.texture_channels=[4,4,4]",
     "model.channels=[8,8,8]",
     "model.blocks=[1,1,1]",
     "model.sife_features=8",
     "model.sife_growth=8",
-    *(
-        "crop=32",
-        "reference_side=64",
-        "batch=2",
-        "held_back=2",
-        "warmup=0",
-        "workers=0",
-        "mixed_precision=no",
-        "steps=1",
-    ),
 ]
+SHORT = ["crop=32", "reference_side=64", "batch=2", "held_back=2", "warmup=0", "workers=0", "steps=1"]
+SHORT += ["mixed_precision=no"]
 
 
 def run(table: str, config: str, pairs: Path, out: Path, *settings: str) -> int:
     command = [table, "--config", str(RECIPES / config), "--test", f"own={pairs}"]
-    return ablations.main([*command, f"data={pairs}", f"out={out}", *SMALL, *settings])
+    return ablations.main([*command, f"data={pairs}", f"out={out}", *SHORT, *settings])
 
 
 def test_table_vii(training_pairs, tmp_path, capsys):
     single = ["--config", str(RECIPES / "tiny_sife.yaml"), f"data={training_pairs}", f"out={tmp_path / 's'}"]
-    assert recipe.main([*single, *SMALL]) == 0
+    assert recipe.main([*single, *SHORT, *NETWORK]) == 0
     capsys.readouterr()
-    settings = [f"init={{sife: {tmp_path / 's' / 'weights'}}}", "frozen=[sife]"]
+    settings = [f"init={{sife: {tmp_path / 's' / 'weights'}}}", "frozen=[sife]", *NETWORK]
     assert run("vii", "tiny_rec.yaml", training_pairs, tmp_path / "vii", *settings) == 0
     lines = capsys.readouterr().out.splitlines()
     header = next(i for i, line in enumerate(lines) if line.startswith("Model"))
@@ -61,7 +53,7 @@ def test_table_vii(training_pairs, tmp_path, capsys):
 
 def test_table_ix(training_pairs, vgg16, tmp_path, capsys):
     rec = tmp_path / "rec.yaml"
-    rec.write_text((RECIPES / "tiny_masa.yaml").read_text() + "".join(f"{s.replace('=', ': ')}\n" for s in SMALL))
+    rec.write_text((RECIPES / "tiny_masa.yaml").read_text() + "".join(f"{s.replace('=', ': ')}\n" for s in SHORT))
     settings = ["perceptual=vgg16", f"perceptual_weights={vgg16}", "--rec", str(rec), "--seeds", "0", "1"]
     assert run("ix", "tiny_masa_all.yaml", training_pairs, tmp_path / "ix", *settings) == 0
     text = capsys.readouterr().out
