@@ -32,7 +32,7 @@ def decode(data: bytes, notes: list[str], scale: int = 1) -> np.ndarray | None:
         notes.append(f"a run of zeros in the middle of its pixels, at byte {run}")
     try:
         colors = COLORS.get(simplejpeg.decode_jpeg_header(data, strict=False)[2], "RGB")
-        size = {"min_height": 1, "min_width": 1, "min_factor": scale} if scale > 1 else {}
+        size: dict = {"min_height": 1, "min_width": 1, "min_factor": scale} if scale > 1 else {}
         try:
             return simplejpeg.decode_jpeg(data, colors, **size)
         except ValueError as error:
