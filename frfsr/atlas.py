@@ -5,7 +5,8 @@ Between two references lie zeros, as beyond the borders of a single one.
 """
 
 from collections.abc import Sequence
-from math import ceil, sqrt
+from itertools import accumulate
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -67,6 +68,8 @@ def lay_out(references: ReferenceFeatures | Sequence[ReferenceFeatures] | Atlas)
 def shelves(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], list[Place]]:
     """Place rectangles on a map with a guard around each: the highest first, from left to right in shelves.
 
+    Of the widths at which the first shelf holds one, two, ... of them the one with the smallest map is taken.
+
     Args:
         sizes: heights and widths.
 
@@ -74,23 +77,34 @@ def shelves(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], list[Pla
         Height and width of the map, and the top left corner of each rectangle.
     """
     guarded = [(height + 2 * GUARD, width + 2 * GUARD) for height, width in sizes]
-    widest = max(ceil(sqrt(sum(height * width for height, width in guarded))), max(width for _, width in guarded))
-    places, top, left, shelf = {}, 0, 0, 0
-    for number in sorted(range(len(sizes)), key=lambda number: -guarded[number][0]):
-        height, width = guarded[number]
-        if left + width > widest:
-            top, left, shelf = top + shelf, 0, 0
-        places[number] = (top + GUARD, left + GUARD)
-        left, shelf = left + width, max(shelf, height)
-    return (top + shelf, widest), [places[number] for number in range(len(sizes))]
+    order = sorted(range(len(sizes)), key=lambda number: -guarded[number][0])
+    widest = max(width for _, width in guarded)
+
+    def fill(limit: int) -> tuple[tuple[int, int], list[Place]]:
+        places, top, left, shelf = {}, 0, 0, 0
+        for number in order:
+            height, width = guarded[number]
+            if left + width > limit:
+                top, left, shelf = top + shelf, 0, 0
+            places[number] = (top + GUARD, left + GUARD)
+            left, shelf = left + width, max(shelf, height)
+        return (top + shelf, limit), [places[number] for number in range(len(sizes))]
+
+    limits = {max(widest, width) for width in accumulate(guarded[number][1] for number in order)}
+    return min((fill(limit) for limit in sorted(limits)), key=lambda filled: prod(filled[0]))
 
 
 def paste(tiles: Sequence[Tensor], corners: Sequence[Place], scale: int, size: tuple[int, int]) -> Tensor:
     """A map (B, C, scale * size) of zeros with the tiles (B, C, H, W) at their corners."""
     first = tiles[0]
-    canvas = first.new_zeros(*first.shape[:2], *(scale * side for side in size))
-    if first.is_contiguous(memory_format=torch.channels_last):
-        canvas = canvas.contiguous(memory_format=torch.channels_last)
+    by_pixel = first.is_contiguous(memory_format=torch.channels_last)
+    canvas = torch.empty(
+        *first.shape[:2],
+        *(scale * side for side in size),
+        dtype=first.dtype,
+        device=first.device,
+        memory_format=torch.channels_last if by_pixel else torch.contiguous_format,
+    ).zero_()
     for tile, (row, column) in zip(tiles, corners, strict=True):
         canvas[..., row : row + tile.shape[-2], column : column + tile.shape[-1]] = tile
     return canvas

@@ -17,7 +17,8 @@ PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 FREE_SHARE = 0.7  # of the free memory that is taken without being asked
 LARGEST_TILE = 512  # LR pixels: larger ones gain nothing
 LIVE = 14  # feature maps of the full size that a network holds at the same time, about
-ENCODING = 3  # times what remains of an encoded reference that encoding it takes for a moment
+ENCODING = 2.5  # times what remains of an encoded reference that encoding it takes for a moment
+LAID_OUT = 3.5  # times what remains of several that they take alone and on their map, as measured
 
 
 def budget(limit: int | None, device: torch.device) -> int:

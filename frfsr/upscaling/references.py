@@ -30,14 +30,20 @@ TURNS = (0, 90, 180, 270)
 SMALLEST = 2 * STEP + 2  # positions; below, nothing can be said
 SWITCH = 1.6  # times as coherent must another view be before the reference is resized, and again before it is turned
 SAME = 0.04  # |log zoom| that the network itself bridges better than a resized image
+NOISE = 0.03  # that a finer zoom must gain, in both shares together
 UNRELATED = 0.06  # coherence below which a reference shows nothing of the photo
 
 
 class Found(NamedTuple):
-    """What one view shows: its coherence 0 ... 1, and the zoom at which its matches would keep their distances."""
+    """What one view shows.
+
+    coherence: 0 ... 1; zoom: at which its matches would keep their distances; exact: the share of neighbours that keep
+    theirs exactly, which falls faster with a wrong zoom.
+    """
 
     coherence: float
     zoom: float
+    exact: float = 0.0
 
 
 @cache
@@ -90,6 +96,11 @@ def search(lr: Tensor, reference: Tensor, device: torch.device) -> dict[tuple[in
         if abs(log(nearer / zoom)) < SAME:
             break
         look([turn], nearer)
+        if not (refined := found.get((turn, nearer))):
+            break
+        if refined.coherence + refined.exact < found[turn, zoom].coherence + found[turn, zoom].exact + NOISE:
+            del found[turn, nearer]
+            break
     return found
 
 
@@ -100,16 +111,17 @@ def coherence(flow: Tensor, zoom: float) -> Found:
         flow: (h, w, 2) as (x, y).
         zoom: of the view.
     """
-    kept, far, drift = 0, 0, 0.0
+    kept, exact, far, drift = 0, 0, 0, 0.0
     for axis, (down, right) in enumerate(((0, STEP), (STEP, 0))):
         height, width = flow.shape[0] - down, flow.shape[1] - right
         difference = flow[down:, right:] - flow[:height, :width]
         distance = difference.abs().amax(-1)
         kept += int((distance <= 1).sum())
+        exact += int((distance == 0).sum())
         near = distance <= 2
         drift += float(difference[..., axis][near].sum()) / max(1, int(near.sum())) / 2
         far += distance.numel()
-    return Found(kept / max(far, 1), zoom / (1 + drift / STEP))
+    return Found(kept / max(far, 1), zoom / (1 + drift / STEP), exact / max(far, 1))
 
 
 def best(found: dict[tuple[int, float], Found]) -> tuple[int, float]:

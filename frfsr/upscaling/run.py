@@ -194,8 +194,8 @@ class Run:
         most = LARGEST_REFERENCES
         if self.options.max_memory is not None or self.weight.device.type == "cuda":
             free = REFERENCE_SHARE * memory.budget(self.options.max_memory, self.weight.device)
-            several = 2 if len(views) > 1 else 1  # alone, and on the map
-            most = min(most, int(free / memory.reference_bytes(self.model) / (several + memory.ENCODING / len(views))))
+            held = memory.LAID_OUT if len(views) > 1 else 1
+            most = min(most, int(free / memory.reference_bytes(self.model) / (held + memory.ENCODING / len(views))))
         wanted = sum(view.zoom**2 * images[view.reference][0, 0].numel() for view in views)
         factor = min(1.0, (most / wanted) ** 0.5)
         if factor < 1:
