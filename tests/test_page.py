@@ -148,10 +148,10 @@ def download(tab) -> tuple[str, bytes]:
     return started.value.suggested_filename, Path(started.value.path()).read_bytes()
 
 
-def upscaled(folder: Path, photo: Path, *references: Path) -> bytes:
+def upscaled(folder: Path, photo: Path, *references: Path, strength: float = 1) -> bytes:
     """What `frfsr upscale` writes."""
     output = folder / f"expected{photo.suffix}"
-    arguments = ["upscale", str(photo), "-o", str(output), "--device", "cpu", "--quiet"]
+    arguments = ["upscale", str(photo), "-o", str(output), "--device", "cpu", "--quiet", "--strength", str(strength)]
     assert cli.main([*arguments, *(["--reference", *map(str, references)] if references else [])]) == 0
     return output.read_bytes()
 
@@ -207,10 +207,14 @@ def test_two_people_at_once_get_their_own_results(visit, photos, tmp_path):
     tabs = [visit(), visit()]
     upload(tabs[0], photos["deep.png"], photos["sharp.png"])
     upload(tabs[1], photos["photo.jpg"])
+    tabs[0].locator("#strength input[type=number]").fill("0.5")
+    tabs[0].locator("#strength input[type=number]").press("Tab")
     for tab in tabs:
         tab.locator("#run").click()
     results = [download(tab) for tab in tabs]
-    assert results[0] == ("deep_x4.png", upscaled(tmp_path, photos["deep.png"], photos["sharp.png"]))
+    half = upscaled(tmp_path, photos["deep.png"], photos["sharp.png"], strength=0.5)
+    assert results[0] == ("deep_x4.png", half)
+    assert half != upscaled(tmp_path, photos["deep.png"], photos["sharp.png"])
     assert results[1] == ("photo_x4.jpg", upscaled(tmp_path, photos["photo.jpg"]))
 
 
