@@ -127,7 +127,7 @@ def test_textures_are_found_once_for_both_networks(monkeypatch) -> None:
     parts = ("encoder", "reference_encoder", "pyramid", "sife", "aggregation.first", "aggregation.second")
     for name in parts:
         model.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
-    monkeypatch.setattr("frfsr.model.correspond", count_calls(calls, "correspond"))
+    monkeypatch.setattr("frfsr.atlas.correspond", count_calls(calls, "correspond"))
     model(photos(1, 3, 8, 8), photos(1, 3, 32, 32, seed=1))
     assert sorted(calls) == sorted([*parts, "correspond"])
 

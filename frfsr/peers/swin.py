@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 MASKED = -100.0  # added to the attention between regions that the shift has brought together
 LAST_DROP = 0.1  # share of the samples that skip the last block in training; it rises from 0 over the blocks
@@ -73,6 +72,8 @@ class SwinLayer(nn.Module):
 
     def __init__(self, sizes: SwinSizes, heads: int, shift: int, drop: float):
         super().__init__()
+        from torchvision.ops import StochasticDepth  # importing it takes longer than enlarging a small photo
+
         channels = sizes.channels
         self.window, self.shift = sizes.window, shift
         self.norm1 = nn.LayerNorm(channels)
