@@ -43,18 +43,20 @@ def run_recipe(
 def guarded(run: Callable[[], int]) -> int:
     """Do what `run` does; a UserError becomes one line and exit code 2. Afterwards the processes part.
 
-    A process with a mistake says so before it leaves. What the others meet then, in whatever they were doing together,
-    is not worth a word.
+    One of several processes that finds a mistake says so and leaves at once: gloo sometimes hangs when processes part
+    at different places. What the others meet then, in whatever they were doing together, is not worth a word.
     """
     try:
         return run()
     except UserError as error:
         report(error)
+        if MISTAKE_FILE in os.environ:
+            os._exit(MISTAKE)
         return MISTAKE
     except RuntimeError:
-        if not Path(os.environ.get(MISTAKE_FILE, "")).is_file():
-            raise
-        return MISTAKE
+        if Path(os.environ.get(MISTAKE_FILE, "")).is_file():
+            os._exit(MISTAKE)
+        raise
     finally:
         part()
 
@@ -112,6 +114,7 @@ def launch_several(module: str, arguments: Sequence[str], processes: int) -> int
         run_id=uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
+        max_restarts=0,  # a mistake stays one, and a run goes on by the same command
     )
     with TemporaryDirectory() as folder:
         mistake = Path(folder, "mistake")
