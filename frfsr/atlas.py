@@ -52,14 +52,14 @@ def lay_out(references: ReferenceFeatures | Sequence[ReferenceFeatures] | Atlas)
         references = (references,)
     if len(references) == 1:
         return Atlas(tuple(references), ((0, 0),), references[0].pyramid, references[0].luma)
-    (height, width), places = shelves([reference.matching.shape[-2:] for reference in references])
+    (height, width), places = shelves([(r.matching.shape[-2], r.matching.shape[-1]) for r in references])
     maps = []
     for level, scale in enumerate((4, 2, 1)):
         tiles = [reference.pyramid[level] for reference in references]
         maps.append(paste(tiles, [(scale * row, scale * column) for row, column in places], scale, (height, width)))
-    luma = None
-    if references[0].luma is not None:
-        bordered = [F.pad(reference.luma, (LUMA_BORDER,) * 4, mode="replicate") for reference in references]
+    luma, lumas = None, [reference.luma for reference in references if reference.luma is not None]
+    if lumas:
+        bordered = [F.pad(image, (LUMA_BORDER,) * 4, mode="replicate") for image in lumas]
         corners = [(4 * row - LUMA_BORDER, 4 * column - LUMA_BORDER) for row, column in places]
         luma = paste(bordered, corners, 4, (height, width))
     return Atlas(tuple(references), tuple(places), tuple(maps), luma)
@@ -123,12 +123,11 @@ def match(query: Tensor, atlas: Atlas, padding: str) -> Correspondence:
     """
     if len(atlas.references) == 1 and atlas.corner == (0, 0) and not atlas.fast:
         return correspond(query, atlas.references[0].matching, padding)
-    score = index = source = None
-    for number, reference in enumerate(atlas.references):
+    first, *others = atlas.references
+    score, index = best_patch(query, first.matching, padding, fast=atlas.fast)
+    source = torch.zeros_like(index)
+    for number, reference in enumerate(others, start=1):
         found_score, found_index = best_patch(query, reference.matching, padding, fast=atlas.fast)
-        if score is None:
-            score, index, source = found_score, found_index, torch.zeros_like(found_index)
-            continue
         better = found_score > score
         score, index = torch.where(better, found_score, score), torch.where(better, found_index, index)
         source = source.masked_fill(better, number)

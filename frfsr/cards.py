@@ -82,12 +82,14 @@ def model_card(module: StoredModule, name: str | None = None, origin: Origin = U
         origin: of its weights.
     """
     entry = ARCHITECTURES[module.architecture]
+    known: dict[str, Any] = given(license=origin.licence, datasets=list(origin.datasets), base_model=origin.base_model)
+    if origin.results:
+        known |= dict(model_name=name or module.architecture, eval_results=list(origin.results))
     data = ModelCardData(
         library_name="frfsr",
         pipeline_tag="image-to-image",
         tags=TAGS,
-        **given(license=origin.licence, datasets=list(origin.datasets), base_model=origin.base_model),
-        **(dict(model_name=name or module.architecture, eval_results=list(origin.results)) if origin.results else {}),
+        **known,
     )
     millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
     paper = f"[{entry.paper}]({PAPER})" if module.architecture.startswith("frfsr") else entry.paper

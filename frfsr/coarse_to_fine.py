@@ -78,7 +78,7 @@ def around(query: Tensor, key: Tensor, coarse: Tensor, coarse_width: int) -> tup
             patch = (block // width * query.shape[-1] + block % width)[:, None] + taps(3, query.shape[-1], block)
             window = corner[block][:, None] + taps(WINDOW, key.shape[-1], block)
             product = einsum(pixels[patch], keys[window], "n tap c, n place c -> n tap place")
-            total = sum(product[:, tap, lookup[:, tap]] for tap in range(9))
+            total = torch.stack([product[:, tap, lookup[:, tap]] for tap in range(9)]).sum(0)
             number = (top.flatten()[block][:, None] + step[:3].repeat_interleave(3)) * columns
             number = number + left.flatten()[block][:, None] + step[:3].repeat(3)
             score, chosen = (total.float() * scale.flatten()[number]).max(dim=1)

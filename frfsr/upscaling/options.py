@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from frfsr.errors import UserError
 
@@ -57,7 +57,7 @@ DEFAULTS = Options()
 
 def parse_views(text: str) -> Literal["auto", "off"] | int:
     """Read auto, off or a number, as a command line gives it; `Options` says what is wrong with others."""
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isdigit() else cast(Literal["auto", "off"], text)
 
 
 def parse_memory(text: str) -> int:

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frfsr.architectures import load
 from frfsr.features import TextureEncoder
 from frfsr.matching import best_patch, index_to_flow
+from frfsr.model import FRFSR
 from frfsr.upscaling.options import View
 
 SEEN = 64  # positions along the photo's longer side that are compared
@@ -49,7 +49,7 @@ class Found(NamedTuple):
 @cache
 def encoder(device: torch.device) -> TextureEncoder:
     """The encoder by which views are compared."""
-    return load("frfsr-tiny", device).encoder.requires_grad_(False)
+    return FRFSR.from_pretrained("frfsr-tiny").to(device).encoder.requires_grad_(False)
 
 
 @torch.inference_mode()

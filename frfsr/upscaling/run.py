@@ -239,7 +239,9 @@ class Run:
 
     def super_resolve(self, lr: Tensor, encoded: Any, upsampled: Tensor | None) -> SRResult:
         """One tile (1, 3, h, w), at the strength that was asked for."""
-        given = {} if self.base is None else {self.model.refines: self.base(lr, None, upsampled).image}
+        given: dict[str, Tensor] = {}
+        if self.base is not None and self.model.refines is not None:
+            given[self.model.refines] = self.base(lr, None, upsampled).image
         result = self.model(lr, encoded, upsampled, **given)
         if encoded is None or self.options.strength == 1:
             return result

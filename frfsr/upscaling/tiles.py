@@ -1,7 +1,7 @@
 """An image in overlapping tiles: where they lie, and how their results are joined into strips."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import chain
 from math import ceil
 from typing import NamedTuple
 
@@ -55,13 +55,12 @@ def strips(rows: Sequence[Span], columns: Sequence[Span], render: Callable[[Span
         From top to bottom the joined image in strips (C, H', W), float32, on the CPU.
     """
     carry = None
-    for row, after in pairwise([*rows, None]):
-        strip = None
-        for column in columns:
-            piece = kept(render(row, column), row, column).float().cpu()
-            if strip is None:
-                strip = piece.new_zeros(*piece.shape[:2], SCALE * columns[-1].last)
-            strip[..., SCALE * column.first : SCALE * column.last] += piece * ramp(column, columns)
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
+        pieces = (kept(render(row, column), row, column).float().cpu() * ramp(column, columns) for column in columns)
+        first = next(pieces)
+        strip = first.new_zeros(*first.shape[:2], SCALE * columns[-1].last)
+        for column, piece in zip(columns, chain([first], pieces), strict=True):
+            strip[..., SCALE * column.first : SCALE * column.last] += piece
         strip *= ramp(row, rows)[:, None]
         if carry is not None:
             strip[:, : carry.shape[1]] += carry

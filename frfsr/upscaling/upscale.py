@@ -64,14 +64,14 @@ def upscale(
     settings = Options(**options)
     if isinstance(references, PhotoLike):
         references = [references]
-    photo, *references = [
+    photo, *sharp = [
         photo_from_pil(image) if isinstance(image, Image.Image) else read_photo(image) for image in (lr, *references)
     ]
     if not isinstance(model, torch.nn.Module):
         model = load(model, device, dtype)
     if isinstance(base, str | Path):
         base = load_base(base, model)
-    return photo_to_pil(upscale_photo(photo, references, model, settings, base=base).photo)
+    return photo_to_pil(upscale_photo(photo, sharp, model, settings, base=base).photo)
 
 
 def upscale_photo(
