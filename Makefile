@@ -27,7 +27,7 @@ fuzz: .venv/test.stamp
 lint: .venv/test.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --project . --pythonpath $(BIN)/python
 
 # The documentation as pages in site/; nothing of it is fetched from elsewhere when it is read.
 docs: .venv/docs.stamp

@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from torch import Tensor
 
+from frfsr.checkpoints import find_model, read_config
 from frfsr.features import TextureEncoder
 from frfsr.matching import best_patch, index_to_flow
-from frfsr.model import FRFSR
 from frfsr.upscaling.options import View
 
 SEEN = 64  # positions along the photo's longer side that are compared
@@ -49,7 +50,13 @@ class Found(NamedTuple):
 @cache
 def encoder(device: torch.device) -> TextureEncoder:
     """The encoder by which views are compared."""
-    return FRFSR.from_pretrained("frfsr-tiny").to(device).encoder.requires_grad_(False)
+    files = find_model("frfsr-tiny")
+    _, sizes = read_config(files)
+    texture = TextureEncoder(tuple(sizes["encoder_channels"]))
+    with safe_open(files.weights, "pt") as stored:  # these few weights alone: a whole network takes longer to build
+        names = [name for name in stored.keys() if name.startswith("encoder.")]  # noqa: SIM118
+        texture.load_state_dict({name.removeprefix("encoder."): stored.get_tensor(name) for name in names})
+    return texture.to(device).requires_grad_(False)
 
 
 @torch.inference_mode()
