@@ -1,11 +1,11 @@
 """`frfsr plot`: the curves of several training runs in one picture."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from frfsr.errors import UserError
+from frfsr.files import whole_file
 
 NO_CURVES = {"step", "lr", "skipped", "samples_per_s", "data_wait", "peak_memory"}  # shown only if asked for
 Curve = dict[int, float]
@@ -42,14 +42,11 @@ def plot(runs: Sequence[str], output: str, quantities: Sequence[str] = ()) -> No
         axes.grid(alpha=0.3)
     figure.axes[0].legend()
     FigureCanvasAgg(figure)
-    partial = Path(output).with_name(f".partial.{Path(output).name}")
-    try:
-        figure.savefig(partial)
-        os.replace(partial, output)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {output}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(output) as partial:
+        try:
+            figure.savefig(partial)
+        except ValueError as error:
+            raise UserError(f"cannot write {output}: {error}") from error
 
 
 def read_log(run: Path) -> dict[str, Curve]:
