@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from frfsr.architectures import ARCHITECTURES, Architecture
+from frfsr.architectures import Architecture, find_architecture
 from frfsr.network import Network, StoredModule
 
 PAPER = "https://arxiv.org/abs/2306.01500"
@@ -81,7 +81,7 @@ def model_card(module: StoredModule, name: str | None = None, origin: Origin = U
         name: heading of the card; by default the architecture's name.
         origin: of its weights.
     """
-    entry = ARCHITECTURES[module.architecture]
+    entry = find_architecture(module.architecture)
     known: dict[str, Any] = given(license=origin.licence, datasets=list(origin.datasets), base_model=origin.base_model)
     if origin.results:
         known |= dict(model_name=name or module.architecture, eval_results=list(origin.results))
