@@ -128,8 +128,8 @@ def fail_once(monkeypatch, owner: type, name: str, call: int, error: Exception) 
     """Let one call of a method end in an error, with its work half done."""
     intact, calls = getattr(owner, name), []
 
-    def method(self, *arguments) -> None:
-        intact(self, *arguments)
+    def method(self, *arguments, **options) -> None:
+        intact(self, *arguments, **options)
         calls.append(arguments)
         if len(calls) == call:
             raise error
