@@ -14,7 +14,7 @@ from frfsr.errors import UserError
 from frfsr.features import SIFE, ReferencePyramid, TextureEncoder
 from frfsr.kernels import refine_flow
 from frfsr.matching import blurred_luma
-from frfsr.network import Network, Rates, ReferenceFeatures, SRResult, enlarge, pad_sides
+from frfsr.network import Correspondence, Network, Rates, ReferenceFeatures, SRResult, enlarge, pad_sides
 from frfsr.reuse import aggregation
 from frfsr.unet import MultiScaleAggregation, Textures
 
@@ -80,8 +80,9 @@ class FRFSR(Network):
         with torch.no_grad():  # an argmax has no gradient; the encoder learns in recipes/train_matching.py
             correspondence = match(self.encoder(upsampled), atlas, self.config.match_padding)
             if atlas.luma is not None:
-                flow = refine_flow(correspondence.flow, blurred_luma(upsampled), atlas.luma, self.config.refine)
-                correspondence = correspondence._replace(flow=flow)
+                score, flow, *places = correspondence
+                flow = refine_flow(flow, blurred_luma(upsampled), atlas.luma, self.config.refine)
+                correspondence = Correspondence(score, flow, *places)  # torch.compile of 2.11 fails on _replace
         textures = Textures(correspondence, atlas.pyramid, sife, base)
         features = self.aggregation(textures)
         image = self.aggregation.reconstruct(features, textures)

@@ -26,11 +26,16 @@ def _slot(pixel, c, pixels, channels, CHANNELS_LAST: tl.constexpr):
 
 @triton.jit
 def _tap_statistics(spatial, pixel, inside, pixels, TAPS: tl.constexpr):
-    """Mean and unbiased deviation + 1e-10 over the taps of each pixel's filter."""
+    """Mean and unbiased deviation + 1e-10 over the taps of each pixel's filter.
+
+    The mean is taken of the differences to the first tap: an inexact division would leave a constant filter a deviation
+    of rounding errors, by which they would be divided.
+    """
+    first = tl.load(spatial + pixel, mask=inside, other=0.0).to(tl.float32)
     mean = tl.zeros(pixel.shape, tl.float32)
     for k in tl.static_range(TAPS):
-        mean += tl.load(spatial + k * pixels + pixel, mask=inside, other=0.0).to(tl.float32)
-    mean = mean / TAPS
+        mean += tl.load(spatial + k * pixels + pixel, mask=inside, other=0.0).to(tl.float32) - first
+    mean = first + mean / TAPS
     variance = tl.zeros(pixel.shape, tl.float32)
     for k in tl.static_range(TAPS):
         centred = tl.load(spatial + k * pixels + pixel, mask=inside, other=0.0).to(tl.float32) - mean
