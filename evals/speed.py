@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -116,6 +116,8 @@ def _row(case: Case, **figures: float | None) -> Row:
 def measure(case: Case) -> Row:
     """Time one case in this process, all contestants in turn."""
     contest = case.build()
+    if contest.compiled and not compiles(contest.compiled):
+        contest = replace(contest, compiled=None)
     first = {name: _start(getattr(contest, name), case.device) for name in ("frfsr", "stock")}
     if case.device == "cuda":
         seconds = _gpu_seconds(contest)
@@ -145,14 +147,22 @@ def _gpu_seconds(contest: Contest) -> dict[str, float]:
     return {name: cast(float, value) / 1e3 for name, value in milliseconds.items()}  # one quantile: no list
 
 
+def compiles(rival: Callable[[], object]) -> bool:
+    """Call the compiled stock once; one that PyTorch cannot compile leaves its cell empty, and says why."""
+    try:
+        rival()
+    except Exception as error:  # a compiler fails in any way
+        print(f"stock does not compile: {type(error).__name__}: {' '.join(str(error).split())[:200]}", flush=True)
+        return False
+    return True
+
+
 def _cpu_seconds(contest: Contest, first: dict[str, float]) -> dict[str, float]:
     """In rounds of one call each, so that other work on the machine touches all contestants alike.
 
     Where the first calls took long there is one round, in which the first call counts for stock.
     """
     contestants = _contestants(contest)
-    if contest.compiled:
-        contest.compiled()  # compiles
     if sum(first.values()) > LONG_ROUND:
         ours = {name: _call(function) for name, function in contestants.items() if name != "stock"}
         return {"stock": first["stock"], **ours}

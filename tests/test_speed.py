@@ -45,6 +45,17 @@ def test_table_lists_every_case(toy, monkeypatch, tmp_path, capsys):
     assert "not run" in capsys.readouterr().out
 
 
+def test_stock_that_does_not_compile_leaves_its_cell_empty(capsys):
+    def broken() -> None:
+        raise AssertionError("of the compiler")
+
+    contest = speed_cases.Contest(lambda: torch.ones(9).sum(), lambda: torch.ones(9).sum(), compiled=broken)
+    row = speed.measure(speed_cases.Case("cpu", "sum", "9", torch.float32, "", lambda: contest))
+    assert row.compiled_ms is None
+    assert row.frfsr_ms is not None
+    assert "stock does not compile: AssertionError: of the compiler" in capsys.readouterr().out
+
+
 def test_interrupted_table_goes_on(toy, monkeypatch, tmp_path, capsys):
     chosen = [case for case in speed_cases.cases() if case.operation == "flow_warp"]
     assert [case.device for case in chosen] == ["cpu", "cuda"]
