@@ -80,9 +80,9 @@ class FRFSR(Network):
         with torch.no_grad():  # an argmax has no gradient; the encoder learns in recipes/train_matching.py
             correspondence = match(self.encoder(upsampled), atlas, self.config.match_padding)
             if atlas.luma is not None:
-                score, flow, *places = correspondence
+                score, flow, index, source, still = correspondence
                 flow = refine_flow(flow, blurred_luma(upsampled), atlas.luma, self.config.refine)
-                correspondence = Correspondence(score, flow, *places)  # torch.compile of 2.11 fails on _replace
+                correspondence = Correspondence(score, flow, index, source, still)  # torch 2.11 compiles no _replace
         textures = Textures(correspondence, atlas.pyramid, sife, base)
         features = self.aggregation(textures)
         image = self.aggregation.reconstruct(features, textures)
