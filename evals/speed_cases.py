@@ -98,13 +98,15 @@ def _match(device: str, dtype: torch.dtype, height: int, width: int) -> Contest:
 
 def _match_rivals(query: Tensor, key: Tensor) -> dict[str, Callable[[], object]]:
     """The compiled stock, and the product alone of unfolded patches; too slow and large for big images on a CPU."""
-    rows, patches = rearrange(F.unfold(query, 3), "1 c q -> q c").contiguous(), F.unfold(key, 3)[0]
-    step = min(len(rows), PRODUCT_ELEMENTS // patches.shape[1])
-    out = query.new_empty(step, patches.shape[1])
+    rows, patches = (rearrange(F.unfold(image, 3), "1 c n -> n c").contiguous() for image in (query, key))
+    # Rows that do not start at multiples of 16 bytes keep a GPU's matrix product from its fast kernels: pad with zeros.
+    patches = F.pad(patches, (0, 0, 0, -len(patches) % 64))
+    step = min(len(rows), PRODUCT_ELEMENTS // len(patches))
+    out = query.new_empty(step, len(patches))
 
     def bare_product() -> None:
         for part in rows.split(step):
-            torch.mm(part, patches, out=out[: len(part)])
+            torch.mm(part, patches.T, out=out[: len(part)])
 
     return {"floor": bare_product, "compiled": _compiled(speed_stock.patch_argmax, query, key)}
 
