@@ -21,8 +21,10 @@ lowest:
 	.venv-lowest/bin/pytest -m "not interpret and not compile_only and not gpu"
 
 # 5,000 damaged image files through the reader: no traceback, hang, or picture that another decoder sees otherwise.
+# Then as many over the page's handlers, which takes an hour.
 fuzz: .venv/test.stamp
 	$(BIN)/python tests/fuzz.py 5000
+	$(BIN)/python tests/fuzz_page.py 5000
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check
