@@ -5,7 +5,7 @@ The engine, the evaluation and the recipes see nothing of a network but what sta
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -181,6 +181,7 @@ class Network(StoredModule):
     searches: ClassVar[bool] = False
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
     refines: ClassVar[str | None] = None
+    __call__: Callable[..., SRResult]  # what nn.Module leaves open to type checkers
 
     def __init__(self, config: Any):
         super().__init__()

@@ -12,28 +12,38 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+def full_range(dtype: type[np.generic] | np.dtype) -> float:
+    """The value of white: 1 for floating point, the largest one for integers."""
+    return 1.0 if np.issubdtype(dtype, np.floating) else float(np.iinfo(dtype).max)
+
+
+def rounded(values: np.ndarray, dtype: type[np.generic] | np.dtype) -> np.ndarray:
+    """Values in 0 ... `full_range` of a type as that type, rounded for integers."""
+    return (values if np.issubdtype(dtype, np.floating) else np.rint(values)).astype(dtype)
+
+
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """Bring colour pixels into the range and the order that networks take.
 
     Args:
-        pixels: (H, W, 3) RGB or (H, W, 1) grey, uint8 or uint16 over its whole range.
+        pixels: (H, W, 3) RGB or (H, W, 1) grey, uint8 or uint16 over its whole range, or floating point in [0, 1].
 
     Returns:
         (3, H, W) float32 RGB in [0, 1]; grey is repeated.
     """
-    values = torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max)
+    values = torch.from_numpy(pixels.astype(np.float32) / full_range(pixels.dtype))
     if pixels.shape[2] == 1:
         return repeat(values, "h w 1 -> c h w", c=3)
     return rearrange(values, "h w c -> c h w").contiguous()
 
 
-def to_pixels(image: Tensor, channels: int = 3, dtype: type[np.integer] | np.dtype = np.uint8) -> np.ndarray:
-    """Round an image of a network to pixels, as they are saved.
+def to_pixels(image: Tensor, channels: int = 3, dtype: type[np.generic] | np.dtype = np.uint8) -> np.ndarray:
+    """Bring an image of a network to pixels, rounded as they are saved.
 
     Args:
         image: (3, H, W) RGB in about [0, 1]; what lies outside is clipped.
         channels: 3 for RGB, 1 for grey (the luma of BT.601).
-        dtype: an unsigned integer type; its whole range is used.
+        dtype: an unsigned integer type, whose whole range is used, or a floating-point type, which is not rounded.
 
     Returns:
         (H, W, channels) of `dtype`.
@@ -41,7 +51,7 @@ def to_pixels(image: Tensor, channels: int = 3, dtype: type[np.integer] | np.dty
     values = rearrange(image.detach().float().clamp(0, 1).cpu().numpy(), "c h w -> h w c")
     if channels == 1:
         values = (values @ np.array(BT601, np.float32))[..., None]
-    return np.rint(values * np.iinfo(dtype).max).astype(dtype)
+    return rounded(values * full_range(dtype), dtype)
 
 
 def luma(image: Tensor) -> Tensor:

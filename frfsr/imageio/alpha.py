@@ -11,8 +11,8 @@ def fill_transparent(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     takes the finest mean that has any weight. Time and memory are those of about one and a third images.
 
     Args:
-        color: (H, W, C) of an integer type.
-        alpha: (H, W) of an integer type, 0 is transparent.
+        color: (H, W, C) of an integer type, or floating point.
+        alpha: (H, W) of the same type, 0 is transparent.
 
     Returns:
         (H, W, C) like `color`; where all is transparent, `color` itself.
@@ -30,7 +30,8 @@ def fill_transparent(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         height, width = weight.shape[:2]
         coarse = mean.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
         mean = np.where(weight > 0, sums / np.maximum(weight, 1e-20), coarse)
-    return np.where(hidden[..., None], np.rint(mean).astype(color.dtype), color)
+    mean = mean if color.dtype.kind == "f" else np.rint(mean)
+    return np.where(hidden[..., None], mean.astype(color.dtype), color)
 
 
 def _halve(sums: np.ndarray) -> np.ndarray:
@@ -49,7 +50,7 @@ def restore_flat(enlarged: np.ndarray, color: np.ndarray) -> None:
     equal.
 
     Args:
-        enlarged: (s * H, s * W, C) of an integer type.
+        enlarged: (s * H, s * W, C).
         color: (H, W, C) of the same type.
     """
     scale = enlarged.shape[0] // color.shape[0]

@@ -15,7 +15,8 @@ class Photo(NamedTuple):
     """Pixels in the shape that the file has them, upright, with straight (not premultiplied) alpha.
 
     Attributes:
-        pixels: (H, W, C) uint8 or uint16 over the whole range; C is 1 grey, 2 grey + alpha, 3 RGB, 4 RGB + alpha.
+        pixels: (H, W, C) uint8 or uint16 over the whole range, or, from no file but from people's arrays, floating
+            point in [0, 1]; C is 1 grey, 2 grey + alpha, 3 RGB, 4 RGB + alpha.
         metadata: colour profile, EXIF and the like, for the file that is made of this one.
     """
 
@@ -50,9 +51,11 @@ class Photo(NamedTuple):
 
 
 def to_8_bit(pixels: np.ndarray) -> np.ndarray:
-    """Return uint8 pixels of uint8 or uint16 ones: value / 257, rounded."""
+    """Return uint8 pixels of uint8, uint16 (value / 257, rounded) or floating-point ones (value * 255, rounded)."""
     if pixels.dtype == np.uint8:
         return pixels
+    if pixels.dtype.kind == "f":
+        return np.rint(pixels * 255).astype(np.uint8)
     # (v * 255 + 32895) >> 16 is round(v / 257) for every 16-bit v, without floating point
     return ((pixels.astype(np.uint32) * 255 + 32895) >> 16).astype(np.uint8)
 

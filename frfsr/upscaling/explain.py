@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,18 +14,20 @@ from torch import Tensor
 
 from frfsr.architectures import load
 from frfsr.base import load_base
+from frfsr.errors import UserError
 from frfsr.files import added_to_folder
-from frfsr.imageio import Photo, photo_from_pil, read_photo
+from frfsr.imageio import Photo
 from frfsr.imageio.photo import to_8_bit
 from frfsr.kernels import flow_warp
 from frfsr.matching import enlarge_flow
 from frfsr.network import Network
 from frfsr.pixels import to_pixels, to_tensor
+from frfsr.upscaling.kinds import PhotoLike, as_photos, as_references, several
 from frfsr.upscaling.options import DEFAULTS, Options, Report, View
 from frfsr.upscaling.pictures import SOURCES, blend, heat, position_colours, source_colours
 from frfsr.upscaling.references import seen
 from frfsr.upscaling.run import Matches
-from frfsr.upscaling.upscale import PhotoLike, color_tensor, upscale_photo
+from frfsr.upscaling.upscale import color_tensor, upscale_photo
 
 GRID = 8  # regions along the photo's longer side, for the numbers
 VISIBLE = 2  # levels of 255: what differs by more counts as changed
@@ -169,7 +172,7 @@ class Explanation:
 
 def explain(
     lr: PhotoLike,
-    references: PhotoLike | Sequence[PhotoLike],
+    references: PhotoLike | Iterable[PhotoLike],
     model: Network | str | Path = "frfsr-tiny",
     device: str | None = None,
     dtype: str | None = None,
@@ -180,8 +183,8 @@ def explain(
     """Enlarge a photo as `frfsr.upscale` does, and tell where the textures come from and what they changed.
 
     Args:
-        lr: Pillow image or file, any size and mode.
-        references: one or several of them.
+        lr: of any kind that `frfsr.upscale` takes, but no batch of several.
+        references: one or several of any kind.
         model: a loaded network, or the name, folder or Hub id of one.
         device: see `frfsr.load`; only for a model given by name.
         dtype: see `frfsr.load`; only for a model given by name.
@@ -192,13 +195,13 @@ def explain(
         UserError: as `frfsr.upscale`.
     """
     settings = Options(**options)
-    if isinstance(references, PhotoLike):
-        references = [references]
-    photo, *opened = [
-        photo_from_pil(image) if isinstance(image, Image.Image) else read_photo(image) for image in (lr, *references)
-    ]
+    references = several(references)
+    photo, *others = as_photos(lr, "the photo")
+    if others:
+        raise UserError(f"a batch of {len(others) + 1} photos: explain one at a time.")
+    (opened,) = as_references(references, photos=1)
     names = [
-        f"reference {number}" if isinstance(image, Image.Image) else str(image)
+        str(image) if isinstance(image, str | PathLike) else f"reference {number}"
         for number, image in enumerate(references, start=1)
     ]
     if not isinstance(model, torch.nn.Module):

@@ -1,8 +1,8 @@
 """Any photo and any references in, the photo four times as large out: sizes, tiles, channels and bit depths."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from torch import Tensor
 from frfsr.architectures import load
 from frfsr.base import load_base
 from frfsr.degrade import SCALE
-from frfsr.imageio import Photo, photo_from_pil, photo_to_pil, read_photo
+from frfsr.imageio import Photo
 from frfsr.imageio.alpha import restore_flat
+from frfsr.imageio.read import Source
 from frfsr.network import Network
-from frfsr.pixels import to_pixels, to_tensor
+from frfsr.pixels import full_range, rounded, to_pixels, to_tensor
+from frfsr.upscaling.kinds import PhotoLike, as_photos, as_references, in_kind_of
 from frfsr.upscaling.options import DEFAULTS, Options, Report
 from frfsr.upscaling.run import Matches, Progress, Run
-
-PhotoLike = Image.Image | str | Path
 
 
 class Upscaled(NamedTuple):
@@ -34,23 +34,74 @@ class Upscaled(NamedTuple):
     matches: Matches | None
 
 
+@overload
 def upscale(
-    lr: PhotoLike,
-    references: PhotoLike | Sequence[PhotoLike] = (),
+    lr: np.ndarray,
+    references: PhotoLike | Iterable[PhotoLike] = (),
     model: Network | str | Path = "frfsr-tiny",
     device: str | None = None,
     dtype: str | None = None,
     *,
     base: Network | str | Path | None = None,
     **options: Any,
-) -> Image.Image:
+) -> np.ndarray: ...
+
+
+@overload
+def upscale(
+    lr: Tensor,
+    references: PhotoLike | Iterable[PhotoLike] = (),
+    model: Network | str | Path = "frfsr-tiny",
+    device: str | None = None,
+    dtype: str | None = None,
+    *,
+    base: Network | str | Path | None = None,
+    **options: Any,
+) -> Tensor: ...
+
+
+@overload
+def upscale(
+    lr: Image.Image | Source,
+    references: PhotoLike | Iterable[PhotoLike] = (),
+    model: Network | str | Path = "frfsr-tiny",
+    device: str | None = None,
+    dtype: str | None = None,
+    *,
+    base: Network | str | Path | None = None,
+    **options: Any,
+) -> Image.Image: ...
+
+
+def upscale(
+    lr: PhotoLike,
+    references: PhotoLike | Iterable[PhotoLike] = (),
+    model: Network | str | Path = "frfsr-tiny",
+    device: str | None = None,
+    dtype: str | None = None,
+    *,
+    base: Network | str | Path | None = None,
+    **options: Any,
+) -> PhotoLike:
     """Enlarge a photo four times with the textures of sharp reference photos.
 
+    What comes back is of the kind that went in, with its channels (grey stays grey; alpha is enlarged by bicubic
+    interpolation). Values are in [0, 1] for floating point, and over the whole range for uint8 and uint16:
+
+    | `lr`                                                  | result                                            |
+    |-------------------------------------------------------|---------------------------------------------------|
+    | path, bytes or binary file object of an image file    | Pillow image                                      |
+    | Pillow image                                          | Pillow image; 16 bits for grey alone              |
+    | NumPy array (h, w) or (h, w, C)                       | array (4h, 4w) or (4h, 4w, C) of its dtype        |
+    | tensor (C, h, w) or (B, C, h, w)                      | tensor (C, 4h, 4w) or (B, C, 4h, 4w) of its dtype |
+
+    Integers are rounded as files are; floating point is not, and a tensor comes back on its device, without gradients:
+    for these call the network itself.
+
     Args:
-        lr: Pillow image or file, any size and mode. The result has its channels: grey stays grey, alpha stays (enlarged
-            by bicubic interpolation). Pillow holds 16 bits only for grey; `upscale_photo` keeps them for colour too.
-        references: one or several Pillow images or files of any sizes, ideally at the scale of the result. Without
-            any, the result is what the network makes of the photo alone.
+        lr: any of these, any size; C is 1 grey, 2 grey + alpha, 3 RGB, 4 RGB + alpha. A batch is enlarged one by one.
+        references: one or several of any of these kinds and sizes, ideally at the scale of the result. Without any, the
+            result is what the network makes of the photo alone. A batch of B holds one reference for each of B photos.
         model: a loaded network (used as it is), or the name, folder or Hub id of one.
         device: see `frfsr.load`; only for a model given by name.
         dtype: see `frfsr.load`; only for a model given by name.
@@ -59,19 +110,25 @@ def upscale(
         **options: fields of `frfsr.upscaling.options.Options`.
 
     Raises:
-        UserError: an unreadable image, an unknown model, a device that does not exist, a setting out of range.
+        UserError: an unreadable image, values or a shape that are none, an unknown model, a device that does not
+            exist, a setting out of range.
+
+    Examples:
+        >>> import frfsr, numpy as np
+        >>> photo = np.full((12, 16, 3), 200, np.uint8)
+        >>> frfsr.upscale(photo).shape
+        (48, 64, 3)
+        >>> frfsr.upscale("photo.png", ["day1.jpg", "day2.jpg"], "frfsr-tiny-gan").save("out.png")  # doctest: +SKIP
     """
     settings = Options(**options)
-    if isinstance(references, PhotoLike):
-        references = [references]
-    photo, *sharp = [
-        photo_from_pil(image) if isinstance(image, Image.Image) else read_photo(image) for image in (lr, *references)
-    ]
+    photos = as_photos(lr, "the photo")
+    sharp = as_references(references, len(photos))
     if not isinstance(model, torch.nn.Module):
         model = load(model, device, dtype)
     if isinstance(base, str | Path):
         base = load_base(base, model)
-    return photo_to_pil(upscale_photo(photo, sharp, model, settings, base=base).photo)
+    pairs = zip(photos, sharp, strict=True)
+    return in_kind_of(lr, [upscale_photo(photo, own, model, settings, base=base).photo for photo, own in pairs])
 
 
 def upscale_photo(
@@ -119,8 +176,8 @@ def color_tensor(photo: Photo) -> Tensor:
 
 
 def enlarge_alpha(alpha: np.ndarray) -> np.ndarray:
-    """(h, w) -> (4h, 4w) of the same integer type, by bicubic interpolation."""
+    """(h, w) -> (4h, 4w) of the same type, by bicubic interpolation."""
     height, width = alpha.shape
     image = Image.fromarray(alpha.astype(np.float32))
     values = np.asarray(image.resize((SCALE * width, SCALE * height), Image.Resampling.BICUBIC))
-    return np.rint(values.clip(0, np.iinfo(alpha.dtype).max)).astype(alpha.dtype)
+    return rounded(values.clip(0, full_range(alpha.dtype)), alpha.dtype)
