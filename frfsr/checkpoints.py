@@ -5,6 +5,7 @@ A name is looked up in this order: a packaged name without a slash ("frfsr-tiny"
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,14 +104,14 @@ def find_weights(name_or_path: str | Path, hub: HubOptions | None = None) -> Pat
 def _local(name_or_path: str | Path) -> Path | None:
     """The file or folder that is meant, or None for a Hub id."""
     name = str(name_or_path)
-    if isinstance(name_or_path, str) and name and "/" not in name and (PACKAGED / name).is_dir():
+    if isinstance(name_or_path, str) and name and "/" not in name and os.path.isdir(PACKAGED / name):
         return PACKAGED / name
     path = Path(name).expanduser()
-    if name and path.exists():
+    if name and os.path.exists(path):  # unlike Path.exists, it bears names that are no paths at all
         return path
     parts = name.split("/")
     is_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or "\\" in name
-    is_path |= len(parts) != 2 or not all(parts) or Path(parts[0]).is_dir() or path.suffix in CHECKPOINT_ENDINGS
+    is_path |= len(parts) != 2 or not all(parts) or os.path.isdir(parts[0]) or path.suffix in CHECKPOINT_ENDINGS
     if is_path:
         raise UserError(f"no model {name!r}: give a packaged name ({packaged_names()}), a folder or a Hub id.")
     return None

@@ -45,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as in `frfsr models | head -1`: nobody reads on, and Python must not complain at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINDINGS
+    except OSError as error:  # a name that is too long, a disk that is full or fails: nothing that a traceback explains
+        place = f"{str(error.filename)[:200]}: " if error.filename else ""
+        print(f"frfsr: {place}{error.strerror or error}", file=sys.stderr)
+        return PROBLEM
 
 
 def show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_, **__) -> None:

@@ -95,6 +95,8 @@ def check(source: str | Path, split: str = "train", crop: int = 0) -> Report:
     Raises:
         UserError: there is no such source, or its content matches no layout at all.
     """
+    if crop < 0:
+        raise UserError(f"the crop is {crop} pixels: it must be a side, or 0 for evaluation only.")
     pairs = open_pairs(source, split, decode=False)
     report = Report(pairs.kind, unpaired=pairs.faults)
     seen: dict[str | bytes, str] = {}

@@ -30,7 +30,7 @@ from frfsr.splits import named_split, of_split, split_folder
 
 Rows = Dataset | IterableDataset
 Source = str | Path | Dataset | IterableDataset | DatasetDict | IterableDatasetDict
-HUB_ID = r"[\w.-]+(/[\w.-]+)?"
+HUB_ID = r"[\w.-]+/[\w.-]+"  # those without an owner are old, and none of them holds pairs
 
 
 class Pairs(NamedTuple):
@@ -76,6 +76,8 @@ def open_source(source: Source, split: str, options: Options) -> Pairs:
     if isinstance(source, Dataset | IterableDataset):
         return _from_dataset(source, "the dataset", options)
     path, text = Path(source).expanduser(), str(source)
+    if not text:
+        raise UserError("an empty name: give the pairs' folder, packs or Hub id")
     if "://" in text:
         return _from_url(text, split, options)
     if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
@@ -91,7 +93,7 @@ def open_source(source: Source, split: str, options: Options) -> Pairs:
         return _from_pattern(path, split, options)
     if re.fullmatch(HUB_ID, text) and path.suffix != ".parquet":
         return _from_hub(text, split, options)
-    raise UserError(f"{path} does not exist")
+    raise UserError(f"{path} does not exist (on the Hub, datasets are named OWNER/NAME)")
 
 
 def pack_files(path: Path, split: str) -> list[Path]:

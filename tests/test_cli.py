@@ -160,6 +160,15 @@ def test_several_references_or_none(folder, small_model_folder, references):
         ["photo.png", "-o", "out.png", "--device", "mps"],
         ["photo.png", "-o", "out.png", "--dtype", "int8"],
         ["photo.png", "-o", "out.png", "--tile", "3"],
+        ["", "-o", "out.png"],
+        ["photo.png", "-o", ""],
+        ["photo.png", "-o", "out.png", "--reference", ""],
+        ["photo.png", "-o", "out.png", "--base", ""],
+        ["photo.png", "-o", "out.png", "--views", "²"],
+        [300 * "x", "-o", "out.png"],
+        ["photo.png", "-o", f"{300 * 'x'}.png"],
+        ["photo.png", "-o", "out.png", "--reference", 300 * "x"],
+        ["photo.png", "-o", "out.png", "--max-pixels", "10"],
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing_behind(folder, small_model_folder, monkeypatch, capfd, arguments):

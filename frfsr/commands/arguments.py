@@ -108,7 +108,7 @@ def load_networks(options: argparse.Namespace) -> "tuple[Network, Network | None
     from frfsr.base import load_base
 
     model = load(options.model, options.device, options.dtype, **hub_options(options))
-    return model, load_base(options.base, model) if options.base else None
+    return model, None if options.base is None else load_base(options.base, model)
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:

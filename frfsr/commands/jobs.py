@@ -43,6 +43,8 @@ def plan(photos: Sequence[str], references: Sequence[str], output: str, pairs: s
     Raises:
         UserError: nothing is found, names do not pair, or an output is an input or another job's output.
     """
+    if not output:
+        raise UserError("an empty name is given for the output: give a file or folder.")
     if pairs is not None:
         found = read_pairs(pairs, [*photos, *references])
     else:
@@ -64,6 +66,8 @@ def expand(names: Iterable[str]) -> list[str]:
     """Files of names: folders become their images, globs what they match; each file once, in order."""
     found: list[str] = []
     for name in names:
+        if not name:
+            raise UserError("an empty name is given for a photo or reference: give a file, folder or glob.")
         if Path(name).is_dir():
             files = [str(file) for file in images(Path(name))]
             if not files:

@@ -47,6 +47,33 @@ def _decodes(stream: bytes) -> bool:
     return True
 
 
+def zeros_in_media(data: bytes, but: bytes = b"") -> int:
+    """Return where zeros in an AVIF or HEIC are hardly pixels, 0 if nowhere; their decoders fill in what is missing.
+
+    Its codes, of flat areas too, have at most 3 zero bytes in a row.
+
+    Args:
+        data: the file.
+        but: a part of it that may have zeros: EXIF lies among the pixels.
+    """
+    kept = data.replace(but, b"x" * len(but)) if but else data
+    return next((at for start, end in _media(data) if (at := kept.find(bytes(ZERO_RUN), start, end)) >= 0), 0)
+
+
+def _media(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of the boxes of an ISO base media file that hold pixels."""
+    position = 0
+    while position + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        head = 16 if length == 1 else 8
+        if length == 1:
+            length = int.from_bytes(data[position + 8 : position + 16], "big")
+        end = position + length if length >= head else len(data)  # 0: the last one
+        if name == b"mdat":
+            yield position + head, min(end, len(data))
+        position = end
+
+
 def check_gif(data: bytes) -> None:
     """Raise UserError unless the LZW codes of the first picture of a GIF fill it."""
     try:

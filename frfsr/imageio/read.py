@@ -4,7 +4,6 @@ import io
 import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import BinaryIO
 
 from PIL import (
@@ -20,7 +19,7 @@ from PIL import (
 
 from frfsr.errors import ImageWarning, UserError
 from frfsr.imageio import damage, jpeg, png, pnm, tiff, tiff_samples, tiff_tags
-from frfsr.imageio.metadata import metadata_from_pil
+from frfsr.imageio.metadata import EXIF_PREFIX, metadata_from_pil
 from frfsr.imageio.photo import Photo, photo_from_pil, turn_upright
 
 READ_FORMATS = ("PNG", "JPEG", "WebP", "TIFF", "AVIF", "HEIC", "GIF", "BMP", "PPM")
@@ -31,6 +30,7 @@ MAX_BYTES_PER_PIXEL = 8  # RGB and alpha at 16 bits
 MOST_METADATA = 2**26  # bytes of a file besides its pixels
 DEEPER_AVIF = {0x40: 10, 0x60: 12}  # bits, by two flags of its configuration
 Source = str | os.PathLike | bytes | BinaryIO
+Opener = Callable[[BinaryIO], ImageFile.ImageFile]
 
 
 def read_photo(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None, strict: bool = False) -> Photo:
@@ -73,14 +73,22 @@ def _content(source: Source, max_pixels: int) -> bytes:
     if isinstance(source, bytes):
         return source
     if not isinstance(source, str | os.PathLike):
-        return source.read()
-    path = Path(source)
-    if path.exists() and not path.is_file():
+        if hasattr(source, "read"):
+            return source.read()
+        raise UserError(f"a {type(source).__name__} is no image: give a path, bytes or a binary file.")
+    if os.path.exists(source) and not os.path.isfile(source):
         raise UserError("this is not a file: give an image file.")
-    with open(path, "rb") as file:
+    with _opened(source) as file:
         if os.fstat(file.fileno()).st_size > MAX_BYTES_PER_PIXEL * max_pixels + MOST_METADATA:
-            raise UserError(f"the file is larger than an image of {max_pixels / 1e6:.0f} megapixels can be.")
+            raise UserError(f"the file is larger than an image of {max_pixels:,} pixels can be.")
         return file.read()
+
+
+def _opened(path: str | os.PathLike) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{error.strerror or error}.") from error
 
 
 def _decode(data: bytes, max_pixels: int, strict: bool, notes: list[str]) -> Photo:
@@ -104,7 +112,7 @@ def _decode(data: bytes, max_pixels: int, strict: bool, notes: list[str]) -> Pho
     if data[:2] == b"BM":
         return _through_pillow(BmpImagePlugin.BmpImageFile, data, max_pixels, notes)
     if data[4:8] == b"ftyp":
-        return _read_isobmff(data, max_pixels, notes)
+        return _read_isobmff(data, max_pixels, strict, notes)
     raise UserError(UNKNOWN)
 
 
@@ -115,14 +123,12 @@ def check_size(width: int, height: int, bytes_per_pixel: float, max_pixels: int)
     if width * height > max_pixels or width * height * bytes_per_pixel > MAX_BYTES_PER_PIXEL * max_pixels:
         gigabytes = width * height * bytes_per_pixel / 1e9
         raise UserError(
-            f"{width}x{height} pixels, {gigabytes:.1f} GB decoded, are more than the limit of {max_pixels / 1e6:.0f} "
-            "megapixels: it could be a decompression bomb; if it is not, raise --max-pixels."
+            f"{width}x{height} pixels, {gigabytes:.1f} GB decoded, are more than the limit of {max_pixels:,} "
+            "pixels: it could be a decompression bomb; if it is not, raise --max-pixels."
         )
 
 
-def _through_pillow(
-    opener: Callable[[BinaryIO], ImageFile.ImageFile], data: bytes, max_pixels: int, notes: list[str]
-) -> Photo:
+def _through_pillow(opener: Opener, data: bytes, max_pixels: int, notes: list[str]) -> Photo:
     """Decode the first frame with one of Pillow's readers, opened directly: our limit of sizes holds, not Pillow's."""
     with opener(io.BytesIO(data)) as image:
         check_size(*image.size, len(image.getbands()), max_pixels)
@@ -169,7 +175,7 @@ def _read_jpeg(data: bytes, max_pixels: int, strict: bool, notes: list[str]) -> 
 
 
 def _note_doubts(doubts: list[str], strict: bool, notes: list[str]) -> None:
-    """Turn what is suspicious about a JPEG into a warning or, in strict reading, an error."""
+    """Turn what is suspicious about a file into a warning or, in strict reading, an error."""
     if doubts and strict:
         raise UserError(f"damaged: {doubts[0]}.")
     notes += [f"it may be damaged: look at it; {doubt}." for doubt in doubts[:1]]
@@ -200,18 +206,29 @@ def _read_gif(data: bytes, max_pixels: int, notes: list[str]) -> Photo:
     return _through_pillow(GifImagePlugin.GifImageFile, data, max_pixels, notes)
 
 
-def _read_isobmff(data: bytes, max_pixels: int, notes: list[str]) -> Photo:
+def _read_isobmff(data: bytes, max_pixels: int, strict: bool, notes: list[str]) -> Photo:
     """AVIF by Pillow, HEIC by pillow-heif; the brands at the beginning say which it is."""
     brands = data[8 : int.from_bytes(data[:4], "big")]
     if b"avif" in brands or b"avis" in brands:
         start = data.find(b"av1C")
         if bits := DEEPER_AVIF.get(data[start + 6] & 0x60 if 0 <= start < len(data) - 6 else 0):
             notes.append(f"an AVIF of {bits} bits is read at 8: Pillow holds no more.")
-        return _through_pillow(AvifImagePlugin.AvifImageFile, data, max_pixels, notes)
+        return _through_codec(AvifImagePlugin.AvifImageFile, data, max_pixels, strict, notes)
     if not any(brand in brands for brand in HEIC_BRANDS):
         raise UserError(UNKNOWN)
     try:
         from pillow_heif import HeifImageFile  # type: ignore[import-not-found]
     except ImportError as error:
         raise UserError("HEIC needs pillow-heif: pip install 'frfsr[heif]'; or convert the photo to JPEG.") from error
-    return _through_pillow(HeifImageFile, data, max_pixels, notes)
+    return _through_codec(HeifImageFile, data, max_pixels, strict, notes)
+
+
+def _through_codec(opener: Opener, data: bytes, max_pixels: int, strict: bool, notes: list[str]) -> Photo:
+    """As `_through_pillow`, for the formats whose decoders fill in what is missing."""
+    photo = _through_pillow(opener, data, max_pixels, notes)
+    if damage.zeros_in_media(data):
+        with opener(io.BytesIO(data)) as image:
+            exif = image.info.get("exif", b"").removeprefix(EXIF_PREFIX)
+        if found := damage.zeros_in_media(data, but=exif):
+            _note_doubts([f"a run of zeros in the middle of its pixels, at byte {found}"], strict, notes)
+    return photo

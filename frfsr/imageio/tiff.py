@@ -104,7 +104,7 @@ def _check_kind(page: tag.Tags) -> None:
     """Raise UserError for what has no meaning as a photo of 1 to 16 bits."""
     width, height, samples, bits = size_of(page)
     if not (width and height and samples):
-        raise UserError(f"the image is empty: {width}x{height} pixels.")
+        raise UserError(f"the image is empty: {width}x{height} pixels of {samples} samples.")
     if page.first(tag.DEPTH, 1) > 1:
         raise UserError(f"a TIFF of a volume of {page.first(tag.DEPTH)} slices: save one of them as an image first.")
     advice = "convert it to unsigned integers of 8 or 16 bits first"

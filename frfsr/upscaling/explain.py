@@ -12,8 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from frfsr.architectures import load
-from frfsr.base import load_base
 from frfsr.errors import UserError
 from frfsr.files import added_to_folder
 from frfsr.imageio import Photo
@@ -27,7 +25,7 @@ from frfsr.upscaling.options import DEFAULTS, Options, Report, View
 from frfsr.upscaling.pictures import SOURCES, blend, heat, position_colours, source_colours
 from frfsr.upscaling.references import seen
 from frfsr.upscaling.run import Matches
-from frfsr.upscaling.upscale import color_tensor, upscale_photo
+from frfsr.upscaling.upscale import color_tensor, open_networks, upscale_photo
 
 GRID = 8  # regions along the photo's longer side, for the numbers
 VISIBLE = 2  # levels of 255: what differs by more counts as changed
@@ -204,11 +202,8 @@ def explain(
         str(image) if isinstance(image, str | PathLike) else f"reference {number}"
         for number, image in enumerate(references, start=1)
     ]
-    if not isinstance(model, torch.nn.Module):
-        model = load(model, device, dtype)
-    if isinstance(base, str | Path):
-        base = load_base(base, model)
-    return explain_photo(photo, opened, model, settings, base=base, names=names)
+    network, single = open_networks(model, base, device, dtype)
+    return explain_photo(photo, opened, network, settings, base=single, names=names)
 
 
 def explain_photo(

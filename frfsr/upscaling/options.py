@@ -40,16 +40,18 @@ class Options:
     def __post_init__(self) -> None:
         if self.views not in ("auto", "off") and not (isinstance(self.views, int) and self.views >= 1):
             raise UserError(f"views is {self.views!r}: give auto, off or a number from 1 on.")
-        if not 0 <= self.strength <= 1:
-            raise UserError(f"strength is {self.strength}: it must lie between 0 and 1.")
+        if not isinstance(self.strength, int | float) or not 0 <= self.strength <= 1:
+            raise UserError(f"strength is {self.strength!r}: it must lie between 0 and 1.")
         for what, given, ways in (
             ("way to upsample", self.upsampled, get_args(Upsampled)),
             ("search", self.search, get_args(Search)),
         ):
             if given not in ways:
                 raise UserError(f"unknown {what} {given!r}: choose one of {', '.join(ways)}.")
-        if self.tile is not None and self.tile < SMALLEST_TILE:
-            raise UserError(f"tile is {self.tile} pixels: it must be at least {SMALLEST_TILE}.")
+        if self.tile is not None and not (isinstance(self.tile, int) and self.tile >= SMALLEST_TILE):
+            raise UserError(f"tile is {self.tile!r} pixels: it must be a whole number, at least {SMALLEST_TILE}.")
+        if self.max_memory is not None and not (isinstance(self.max_memory, int | float) and self.max_memory > 0):
+            raise UserError(f"max_memory is {self.max_memory!r} bytes: it must be a number above 0.")
 
 
 DEFAULTS = Options()
@@ -57,7 +59,7 @@ DEFAULTS = Options()
 
 def parse_views(text: str) -> Literal["auto", "off"] | int:
     """Read auto, off or a number, as a command line gives it; `Options` says what is wrong with others."""
-    return int(text) if text.isdigit() else cast(Literal["auto", "off"], text)
+    return int(text) if re.fullmatch(r"-?[0-9]+", text) else cast(Literal["auto", "off"], text)
 
 
 def parse_memory(text: str) -> int:

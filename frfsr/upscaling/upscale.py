@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from frfsr.architectures import load
 from frfsr.base import load_base
 from frfsr.degrade import SCALE
+from frfsr.errors import UserError
 from frfsr.imageio import Photo
 from frfsr.imageio.alpha import restore_flat
 from frfsr.imageio.read import Source
@@ -123,12 +123,26 @@ def upscale(
     settings = Options(**options)
     photos = as_photos(lr, "the photo")
     sharp = as_references(references, len(photos))
-    if not isinstance(model, torch.nn.Module):
-        model = load(model, device, dtype)
-    if isinstance(base, str | Path):
-        base = load_base(base, model)
+    network, single = open_networks(model, base, device, dtype)
     pairs = zip(photos, sharp, strict=True)
-    return in_kind_of(lr, [upscale_photo(photo, own, model, settings, base=base).photo for photo, own in pairs])
+    return in_kind_of(lr, [upscale_photo(photo, own, network, settings, base=single).photo for photo, own in pairs])
+
+
+def open_networks(
+    model: Network | str | Path, base: Network | str | Path | None, device: str | None = None, dtype: str | None = None
+) -> tuple[Network, Network | None]:
+    """The networks of names, and loaded ones as they are; arguments as for `upscale`.
+
+    Raises:
+        UserError: there is no such model, or a base that is no single-image network.
+    """
+    network = load(model, device, dtype) if isinstance(model, str | Path) else model
+    if not isinstance(network, Network):
+        raise UserError(f"a {type(network).__name__} is no network of frfsr: give one that `frfsr.load` loads.")
+    single = load_base(base, network) if isinstance(base, str | Path) else base
+    if single is not None and not (isinstance(single, Network) and single.max_references == 0):
+        raise UserError(f"a {type(single).__name__} is no single-image network, which a base must be.")
+    return network, single
 
 
 def upscale_photo(

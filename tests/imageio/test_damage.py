@@ -161,3 +161,20 @@ def test_two_colours_that_alternate_are_not_damaged():
         pixels = (pattern * 255).astype(np.uint8)
         for form in ({"format": "WEBP", "lossless": True}, {"format": "GIF"}, {"format": "PNG"}):
             np.testing.assert_array_equal(read_photo(encoded(Image.fromarray(pixels), **form)).rgb8()[..., 0], pixels)
+
+
+@pytest.mark.parametrize("form", ["AVIF", "HEIF"])
+def test_zeros_in_media_files_are_doubtful_but_not_those_of_exif(recwarn, form):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x927C] = bytes(400)  # a camera's own notes
+    data = encoded(picture(), format=form, exif=exif.tobytes())
+    read_photo(data)
+    assert not recwarn
+    begin = len(data) * 2 // 3 if form == "AVIF" else len(data) // 3  # where pixels are
+    holed = data[:begin] + bytes(64) + data[begin + 64 :]
+    with pytest.warns(ImageWarning, match="x.heic: it may be damaged"):
+        read_photo(holed, name="x.heic")
+    with pytest.raises(UserError, match="zeros in the middle"):
+        read_photo(holed, strict=True)

@@ -170,12 +170,24 @@ def test_models_by_folder(small_model, small_model_folder):
         ({"strength": 1.5}, "strength"),
         ({"upsampled": "9-bit"}, "9-bit"),
         ({"search": "quick"}, "quick"),
+        ({"strength": float("nan")}, "strength"),
+        ({"strength": "1"}, "strength"),
+        ({"tile": "64"}, "tile"),
+        ({"tile": 64.5}, "tile"),
+        ({"max_memory": "2GB"}, "max_memory"),
+        ({"max_memory": 0}, "max_memory"),
+        ({"views": "²"}, "views"),
+        ({"model": torch.nn.Conv2d(3, 3, 1)}, "Conv2d is no network"),
+        ({"model": "x" * 300}, "no model"),
+        ({"base": 5}, "int is no single-image network"),
+        ({"references": [None]}, "NoneType is no image"),
+        ({"lr": "missing.png"}, "missing.png: No such file"),
     ],
 )
 def test_settings_that_do_not_exist(small_model_folder, options, message):
     image = random_image("RGB", 3, 3)
     with pytest.raises(UserError, match=message):
-        upscale(image, image, **{"model": small_model_folder, **options})
+        upscale(**{"lr": image, "references": image, "model": small_model_folder, **options})
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
