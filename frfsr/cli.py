@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from frfsr.commands import explain, models, page, training, upscale
+from frfsr.commands import data, explain, models, page, training, upscale
 from frfsr.commands.arguments import Parser, add_command
 from frfsr.errors import ImageWarning, UserError
 from frfsr.evals import commands as evaluation
 
 FINDINGS, PROBLEM, INTERRUPTED = 1, 2, 130  # exit codes; argparse, too, answers bad input with 2
-EXTRAS = {"datasets": "data", "pyarrow": "data", "fsspec": "data", "accelerate": "data"}
+EXTRAS = {"datasets": "data", "pyarrow": "data", "fsspec": "data", "accelerate": "data", "cv2": "build"}
 """Packages that whole commands need -> the extra that has them."""
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluation.add_arguments(
         add_command(commands, "eval", evaluation.run, "measure PSNR and SSIM on test sets", evaluation.EXAMPLES)
     )
+    data.add_parser(commands)
     training.add_parser(commands)
     models.add_parser(commands)
     page.add_parser(commands)

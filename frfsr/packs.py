@@ -217,7 +217,8 @@ def _groups(rows: Iterable[dict]) -> Iterator[list[dict]]:
     group, size = [], 0
     for row in rows:
         group.append(row)
-        size += sum(len(file["bytes"]) for file in (row["input"], *row["references"]))
+        references = row["references"] if "references" in row else [row["reference"]]
+        size += sum(len(file["bytes"]) for file in (row["input"], *references))
         if len(group) == BATCH_ROWS or size >= BATCH_BYTES:
             yield group
             group, size = [], 0

@@ -1,4 +1,4 @@
-"""`frfsr data`, `train` and `plot`: pairs, training runs and their curves."""
+"""`frfsr train` and `plot`: training runs and their curves."""
 
 import argparse
 
@@ -10,25 +10,10 @@ TRAIN_EXAMPLES = """examples:
   frfsr train tiny_rec data=pairs.parquet out=runs/rec minutes=150      (the same command goes on)
   frfsr train frfsr_rec data=CUFED out=runs/rec --processes 4
 """
-PAIRS = "folder (CUFED, CUFED5, WR-SR, ImageFolder), packs or Hub id"
-SPLITS = "train (default), test, train[:100], ..."
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Add `frfsr data`, `frfsr train` and `frfsr plot`."""
-    data = commands.add_parser("data", help="prepare training and test pairs")
-    data_commands = data.add_subparsers(metavar="COMMAND", required=True)
-    pack = add_command(data_commands, "pack", run_pack, "put the pairs of a folder into one Parquet file")
-    pack.add_argument("source", metavar="PAIRS", help=PAIRS)
-    pack.add_argument("output", metavar="out.parquet")
-    pack.add_argument("--split", default="train", metavar="NAME", help=SPLITS)
-    check = add_command(data_commands, "check", run_check, "report count, sizes, and what is wrong with the images")
-    check.add_argument("source", metavar="PAIRS", help=PAIRS)
-    check.add_argument("--split", default="train", metavar="NAME", help=SPLITS)
-    check.add_argument(
-        "--crop", type=int, default=160, metavar="N", help="side of the training crops (160); 0: for evaluation only"
-    )
-
+    """Add `frfsr train` and `frfsr plot`."""
     train = add_command(commands, "train", run_train, "train a network by a recipe", TRAIN_EXAMPLES)
     train.add_argument("recipe", help="a recipe's name, or a yaml file")
     train.add_argument(
@@ -42,23 +27,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     plot.add_argument(
         "--quantity", nargs="+", default=[], metavar="NAME", help="as in the log, for example l1 psnr; default: all"
     )
-
-
-def run_pack(options: argparse.Namespace) -> int:
-    """Write a pack."""
-    from frfsr.data import pack
-
-    print(f"{pack(options.source, options.output, options.split)} pairs in {options.output}")
-    return 0
-
-
-def run_check(options: argparse.Namespace) -> int:
-    """Print the report; returns 1 if it finds something."""
-    from frfsr.data_check import check
-
-    report = check(options.source, options.split, options.crop)
-    print(report)
-    return 0 if report.ok else 1
 
 
 def run_train(options: argparse.Namespace) -> int:

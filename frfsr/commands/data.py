@@ -1,0 +1,94 @@
+"""`frfsr data`: pairs are built from photos, checked, and packed."""
+
+import argparse
+import sys
+from dataclasses import asdict, fields
+
+from frfsr.building.options import BuildOptions
+from frfsr.commands.arguments import add_command, described
+from frfsr.errors import UserError
+
+PAIRS = "folder (CUFED, CUFED5, WR-SR, ImageFolder), packs or Hub id, perhaps with @REVISION"
+SPLITS = "train (default), test, train[:100], ..."
+BUILD_EXAMPLES = """PHOTOS has a folder for each place with two or more photos, which are matched with each other.
+input/ + ref/ (CUFED, WR-SR), CUFED5's groups and an ImageFolder with metadata are matched as they are paired.
+Beside out.parquet lies out.json, the report. Interrupted, the same command goes on where it stopped.
+
+examples:
+  frfsr data build holidays/ pairs.parquet --not-in benchmarks/WR-SR benchmarks/CUFED5
+  frfsr data build holidays/ pairs.parquet --zoom 1 1 --per-photo 50
+  frfsr data check pairs.parquet && frfsr train tiny_rec data=pairs.parquet out=runs/mine
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add `frfsr data`."""
+    data = commands.add_parser("data", help="prepare training and test pairs")
+    data_commands = data.add_subparsers(metavar="COMMAND", required=True)
+    add_build(data_commands)
+    pack = add_command(data_commands, "pack", run_pack, "put the pairs of a folder into one Parquet file")
+    pack.add_argument("source", metavar="PAIRS", help=PAIRS)
+    pack.add_argument("output", metavar="out.parquet")
+    pack.add_argument("--split", default="train", metavar="NAME", help=SPLITS)
+    check = add_command(data_commands, "check", run_check, "report count, sizes, and what is wrong with the images")
+    check.add_argument("source", metavar="PAIRS", help=PAIRS)
+    check.add_argument("--split", default="train", metavar="NAME", help=SPLITS)
+    check.add_argument(
+        "--crop", type=int, default=160, metavar="N", help="side of the training crops (160); 0: for evaluation only"
+    )
+
+
+def add_build(commands: argparse._SubParsersAction) -> None:
+    """Add `frfsr data build`, with an option for every field of `BuildOptions`, described as there."""
+    build = add_command(commands, "build", run_build, "make training pairs of photos of places", BUILD_EXAMPLES)
+    build.add_argument("source", metavar="PHOTOS", help="folder of photos, best with a folder for each place")
+    build.add_argument("output", metavar="out.parquet")
+    build.add_argument(
+        "--not-in",
+        metavar="FOLDER",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="benchmarks, folders or packs: photos that show what they show are left out",
+    )
+    texts = described(BuildOptions)
+    for name, default in asdict(BuildOptions()).items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(default, tuple):
+            shown = " ".join(map(str, default))
+            build.add_argument(flag, type=float, nargs=2, metavar=("LOW", "HIGH"), help=f"{texts[name]} ({shown})")
+        else:
+            build.add_argument(flag, type=int, metavar="N", help=f"{texts[name]} ({default})")
+
+
+def run_build(options: argparse.Namespace) -> int:
+    """Build a pack, and print the report."""
+    given = {field.name: getattr(options, field.name) for field in fields(BuildOptions)}
+    settings = BuildOptions(**{name: value for name, value in given.items() if value is not None})
+    if not options.output.endswith(".parquet"):
+        raise UserError(f"{options.output}: the pack's name must end in .parquet.")
+    from frfsr.building.build import build
+
+    try:
+        print(build(options.source, options.output, settings, options.not_in))
+    except KeyboardInterrupt:
+        print("frfsr: stopped; the same command goes on from here", file=sys.stderr)
+        raise
+    return 0
+
+
+def run_pack(options: argparse.Namespace) -> int:
+    """Write a pack."""
+    from frfsr.data import pack
+
+    print(f"{pack(options.source, options.output, options.split)} pairs in {options.output}")
+    return 0
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Print the report; returns 1 if it finds something."""
+    from frfsr.data_check import check
+
+    report = check(options.source, options.split, options.crop)
+    print(report)
+    return 0 if report.ok else 1
