@@ -1,8 +1,10 @@
 """Metrics, benchmarks, tables and figures.
 
 >>> from frfsr import evals
->>> result = evals.evaluate("frfsr-tiny", "wrsr=data/WR-SR")  # doctest: +SKIP
->>> print(evals.results_table([result]).as_text())  # doctest: +SKIP
+>>> results = [evals.evaluate(model, "set5") for model in ("bicubic", "frfsr-tiny")]  # a folder of photos
+>>> print(evals.results_table(results).as_text())  # doctest: +ELLIPSIS
+benchmark      model       reference  count  PSNR   SSIM    s/image
+Set5 (2 of 5)  bicubic     true       2      ...
 """
 
 from importlib import import_module

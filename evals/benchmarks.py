@@ -97,6 +97,15 @@ class TestSet:
 
     Raises:
         UserError: no such data, rule or level.
+
+    Examples:
+        >>> from frfsr import evals
+        >>> test_set = evals.TestSet("set5", "set5", reference="rotated")
+        >>> test_set.label, [item.name for item in test_set]
+        ('Set5 (2 of 5)', ['circle', 'ramp'])
+        >>> sample = test_set[0].load("pil")
+        >>> sample.hr.shape, sample.lr.shape, len(sample.references)
+        ((64, 80, 3), (16, 20, 3), 1)
     """
 
     __test__ = False  # no pytest class

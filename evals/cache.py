@@ -10,7 +10,15 @@ from frfsr.files import write_text
 
 
 class ScoreCache:
-    """One small JSON file per image result in ``folder``, which is made when needed; safe with several processes."""
+    """One small JSON file per image result in ``folder``, which is made when needed; safe with several processes.
+
+    Examples:
+        >>> from frfsr import evals
+        >>> cache = evals.ScoreCache("scores")
+        >>> first, again = (evals.evaluate("bicubic", "set5", cache=cache) for _ in range(2))
+        >>> first.scores == again.scores  # the seconds too, which no second run would repeat
+        True
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)

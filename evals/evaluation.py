@@ -88,6 +88,16 @@ def evaluate(
 
     Raises:
         UserError: there is no such model or benchmark, or a package is missing that is measured with.
+
+    Examples:
+        >>> from frfsr import evals
+        >>> def nearest(lr, references):  # uint8 RGB arrays: (h, w, 3), and a list of (H, W, 3)
+        ...     return lr.repeat(4, axis=0).repeat(4, axis=1)
+        >>> result = evals.evaluate(nearest, "set5")  # a folder of photos
+        >>> result.model, len(result.scores), result.failures
+        ('nearest', 2, [])
+        >>> result.mean("psnr_y") < evals.evaluate("bicubic", "set5").mean("psnr_y")
+        True
     """
     protocol = protocol or Protocol()
     metrics.require_extras(protocol.lpips is not None, protocol.alexnet_file)

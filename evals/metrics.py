@@ -38,6 +38,13 @@ def psnr_y(sr: Picture, hr: Picture, border: int = 4) -> float:
         sr: the result.
         hr: the truth.
         border: pixels left out at each side.
+
+    Examples:
+        >>> import numpy as np
+        >>> from frfsr import evals
+        >>> truth = np.full((32, 32, 3), 100, np.uint8)
+        >>> f"{evals.psnr_y(truth + 2, truth):.2f} dB"
+        '43.43 dB'
     """
     return _psnr(studio_luma(_inner(sr, border)), studio_luma(_inner(hr, border)))
 
@@ -52,6 +59,13 @@ def psnr_rgb(sr: Picture, hr: Picture, border: int = 4) -> float:
 
     Returns:
         Infinite for equal images.
+
+    Examples:
+        >>> import numpy as np
+        >>> from frfsr import evals
+        >>> truth = np.full((32, 32, 3), 100, np.uint8)
+        >>> f"{evals.psnr_rgb(truth + 2, truth):.2f} dB"
+        '42.11 dB'
     """
     return _psnr(_inner(sr, border).astype(np.float64), _inner(hr, border).astype(np.float64))
 
@@ -69,12 +83,27 @@ def ssim_y(sr: Picture, hr: Picture, border: int = 4) -> float:
 
     Raises:
         UserError: the images are too small for one window, or differ in size.
+
+    Examples:
+        >>> from PIL import Image
+        >>> from frfsr import evals
+        >>> truth = Image.open("sharp.png")
+        >>> f"{evals.ssim_y(truth, truth):.4f}"
+        '1.0000'
     """
     return _ssim(studio_luma(_inner(sr, border)), studio_luma(_inner(hr, border)))
 
 
 def ssim_rgb(sr: Picture, hr: Picture, border: int = 4) -> float:
-    """Measure `ssim_y` of each colour channel, and average."""
+    """Measure `ssim_y` of each colour channel, and average.
+
+    Examples:
+        >>> from PIL import Image
+        >>> from frfsr import evals
+        >>> truth = Image.open("sharp.png")
+        >>> f"{evals.ssim_rgb(truth, truth):.4f}"
+        '1.0000'
+    """
     sr, hr = _inner(sr, border), _inner(hr, border)
     return float(np.mean([_ssim(sr[..., c].astype(np.float64), hr[..., c].astype(np.float64)) for c in range(3)]))
 
@@ -91,6 +120,12 @@ def lpips_alex(sr: Picture, hr: Picture, border: int = 4, alexnet: str | Path | 
 
     Raises:
         UserError: the ``lpips`` package or the AlexNet weights cannot be had, or the images are below 31x31 pixels.
+
+    Examples:
+        >>> from PIL import Image
+        >>> from frfsr import evals
+        >>> evals.lpips_alex(Image.open("out.png"), Image.open("truth.png"))  # doctest: +SKIP
+        0.265
     """
     sr, hr = _inner(sr, border), _inner(hr, border)
     _check_sizes(sr, hr, smallest=ALEXNET_SMALLEST)

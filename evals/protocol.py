@@ -19,6 +19,14 @@ class Protocol:
         lr: whose bicubic interpolation makes the LR.
         border: pixels left out at each side.
         lpips: measure LPIPS too, with the AlexNet of this file or, if it says ``torchvision``, of torchvision.
+
+    Examples:
+        >>> from frfsr import evals
+        >>> evals.evaluate("bicubic", "set5", evals.Protocol(lr="matlab", border=0)).reference
+        'true'
+        >>> evals.Protocol(lr="opencv")
+        Traceback (most recent call last):
+        frfsr.errors.UserError: unknown LR protocol 'opencv': choose one of pil, matlab.
     """
 
     lr: LRProtocol = "pil"

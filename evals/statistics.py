@@ -33,6 +33,12 @@ def paired_bootstrap(first: Sequence[float], second: Sequence[float], seed: int 
 
     Raises:
         UserError: unequal or empty sequences, or scipy is not installed.
+
+    Examples:
+        >>> from frfsr import evals
+        >>> difference = evals.paired_bootstrap([27.8, 28.1, 25.0], [27.5, 27.7, 25.1])  # dB of the same images
+        >>> f"{difference.mean:.2f}", difference.low < 0 < difference.high
+        ('0.20', True)
     """
     if len(first) != len(second) or not len(first):
         raise UserError(f"paired comparison of {len(first)} with {len(second)} images")

@@ -22,6 +22,16 @@ class Table:
         header: one cell per column.
         rows: as many cells each.
         notes: lines below it.
+
+    Examples:
+        >>> from frfsr import evals
+        >>> print(evals.Table("Results", ["model", "PSNR"], [["bicubic", "25.53"]]).as_markdown())
+        ## Results
+        <BLANKLINE>
+        | model | PSNR |
+        | --- | --- |
+        | bicubic | 25.53 |
+        <BLANKLINE>
     """
 
     title: str
@@ -61,6 +71,12 @@ def results_table(results: Sequence[Evaluation], protocol: Protocol | None = Non
     Args:
         results: what `evaluate` returned.
         protocol: that it was given.
+
+    Examples:
+        >>> from frfsr import evals
+        >>> table = evals.results_table([evals.evaluate("bicubic", "set5")])
+        >>> dict(zip(table.header, table.rows[0]))["benchmark"]
+        'Set5 (2 of 5)'
     """
     protocol = protocol or Protocol()
     header = ["benchmark", "model", "reference", "count", "PSNR", "SSIM", "s/image"]
@@ -103,6 +119,14 @@ def results_json(results: Sequence[Evaluation], protocol: Protocol, networks: st
         results: what `evaluate` returned.
         protocol: that it was given.
         networks: how the networks were run, in words.
+
+    Examples:
+        >>> import json
+        >>> from frfsr import evals
+        >>> protocol = evals.Protocol(border=0)
+        >>> report = json.loads(evals.results_json([evals.evaluate("bicubic", "set5", protocol)], protocol))
+        >>> report["results"][0]["count"]
+        2
     """
     quantities = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "lpips", "seconds")
     report = {

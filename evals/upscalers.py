@@ -148,6 +148,12 @@ def load_upscaler(
 
     Raises:
         UserError: no such model, or no such device.
+
+    Examples:
+        >>> from frfsr import evals
+        >>> upscaler = evals.load_upscaler("frfsr-tiny", device="cpu")
+        >>> upscaler.name, upscaler.uses_references, upscaler.parameters["sife"] > 0
+        ('frfsr-tiny', True, True)
     """
     if str(name_or_path) == "bicubic":
         return Bicubic(protocol)

@@ -244,6 +244,13 @@ def load(
 
     Raises:
         UserError: there is no such model, device or dtype; or the model is only a part of a network.
+
+    Examples:
+        >>> import frfsr
+        >>> model = frfsr.load("frfsr-tiny", device="cpu")
+        >>> model.architecture, model.scale, model.training
+        ('frfsr', 4, False)
+        >>> frfsr.load("OWNER/NAME", revision="v1")  # doctest: +SKIP
     """
     if dtype is not None and dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")

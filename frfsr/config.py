@@ -40,7 +40,16 @@ def require_numbers(config: Any) -> None:
 
 @settings
 class FRFSRConfig:
-    """The network. Defaults are the paper's; where it is silent, the published code's (docs/faithfulness.md)."""
+    """The network. Defaults are the paper's; where it is silent, the published code's (docs/faithfulness.md).
+
+    Examples:
+        >>> import frfsr
+        >>> frfsr.FRFSRConfig().blocks, frfsr.FRFSRConfig.tiny(reuse=True).reuse
+        ((16, 16, 16), True)
+        >>> frfsr.FRFSRConfig(groups=7)
+        Traceback (most recent call last):
+        frfsr.errors.UserError: groups (7) must divide every one of texture_channels (64).
+    """
 
     # CTW: texture encoder and matching (section III-B)
     encoder_channels: Widths = (64, 128, 256)  # widths of the encoder's three stages; these are VGG16's

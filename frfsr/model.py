@@ -20,7 +20,17 @@ from frfsr.unet import MultiScaleAggregation, Textures
 
 
 class FRFSR(Network):
-    """x4 super-resolution of an image with a sharp reference image of similar content."""
+    """x4 super-resolution of an image with a sharp reference image of similar content.
+
+    Examples:
+        >>> import frfsr, torch
+        >>> model = frfsr.FRFSR(frfsr.FRFSRConfig.tiny()).eval()  # initial weights; frfsr.load gives trained ones
+        >>> lr, reference = torch.rand(1, 3, 12, 16), torch.rand(1, 3, 40, 72)  # RGB in [0, 1], any sizes
+        >>> with torch.inference_mode():
+        ...     result = model(lr, reference)
+        >>> tuple(result.image.shape), tuple(result.correspondence.score.shape)
+        ((1, 3, 48, 64), (1, 12, 16))
+    """
 
     architecture, config_class = "frfsr", FRFSRConfig
     min_side = 3  # a patch

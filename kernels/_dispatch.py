@@ -46,6 +46,15 @@ def use(forms: Literal["reference"] | Mapping[str, Callable]) -> Iterator[None]:
 
     Raises:
         ValueError: if ``forms`` is another word.
+
+    Examples:
+        >>> import torch
+        >>> from frfsr import kernels
+        >>> key = torch.rand(1, 8, 6, 7)
+        >>> with kernels.use("reference"):
+        ...     score, index = kernels.patch_argmax(key, key)
+        >>> torch.equal(index, kernels.patch_argmax(key, key)[1])
+        True
     """
     global _selected
     if isinstance(forms, str) and forms != "reference":

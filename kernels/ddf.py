@@ -150,6 +150,13 @@ def dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor, norm: FilterNorm
 
     Raises:
         ValueError: if the shapes do not fit together.
+
+    Examples:
+        >>> import torch
+        >>> from frfsr.kernels import dynamic_filter
+        >>> x = torch.arange(3.0).reshape(1, 1, 1, 3)
+        >>> dynamic_filter(x, torch.ones(1, 1, 3, 3), torch.full((1, 9, 1, 3), 0.5))  # half the sum of the neighbours
+        tensor([[[[0.5000, 1.5000, 1.5000]]]])
     """
     batch, channels, height, width = x.shape
     taps = channel.shape[-1]

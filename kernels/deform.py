@@ -162,6 +162,15 @@ def deform_conv(
 
     Raises:
         ValueError: if the shapes do not fit together or a flow comes without a known ``match_padding``.
+
+    Examples:
+        >>> import torch
+        >>> from frfsr.kernels import deform_conv
+        >>> x, weight = torch.rand(1, 4, 5, 6), torch.rand(2, 4, 3, 3)
+        >>> offset, mask = torch.zeros(1, 18, 5, 6), torch.ones(1, 9, 5, 6)
+        >>> plain = torch.nn.functional.conv2d(x, weight, padding=1)
+        >>> torch.allclose(deform_conv(x, offset, mask, weight), plain, atol=1e-5)
+        True
     """
     batch, channels = x.shape[:2]
     height, width = offset.shape[-2:]

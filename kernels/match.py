@@ -65,6 +65,15 @@ def patch_argmax(query: Tensor, key: Tensor, patch_size: int = 3) -> tuple[Tenso
     A choice has no gradient: both results are detached.
 
     Raises ``ValueError`` if shapes or dtypes do not fit each other or an image is smaller than a patch.
+
+    Examples:
+        >>> import torch
+        >>> from frfsr.kernels import patch_argmax
+        >>> key = torch.rand(1, 8, 6, 7)
+        >>> score, index = patch_argmax(key[..., 1:5, 2:7], key)  # a part of the key, so that each patch finds itself
+        >>> index  # row * 5 + column
+        tensor([[[ 7,  8,  9],
+                 [12, 13, 14]]])
     """
     if query.ndim != 4 or key.ndim != 4 or query.shape[:2] != key.shape[:2] or query.dtype != key.dtype:
         raise ValueError(

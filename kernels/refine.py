@@ -92,6 +92,14 @@ def refine_flow(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tensor
 
     Raises:
         ValueError: if the shapes do not fit together or ``radius`` is negative.
+
+    Examples:
+        >>> import torch
+        >>> from frfsr.kernels import refine_flow
+        >>> query = torch.rand(1, 1, 32, 40)
+        >>> key = query.roll(2, dims=-1)  # all lies two pixels further to the right
+        >>> refine_flow(torch.zeros(1, 8, 10, 2), query, key, radius=3)[0, 4, 5]  # in LR pixels, a quarter of these
+        tensor([0.5000, 0.0000])
     """
     batch, height, width = flow.shape[:3]
     if flow.shape[3:] != (2,) or query.shape != (batch, 1, SCALE * height, SCALE * width):

@@ -105,6 +105,13 @@ def flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
     between runs.
 
     Raises ``ValueError`` if the shapes do not fit each other.
+
+    Examples:
+        >>> import torch
+        >>> from frfsr.kernels import flow_warp
+        >>> feature = torch.arange(4.0).reshape(1, 1, 1, 4)
+        >>> flow_warp(feature, torch.tensor([1.0, 0.0]).expand(1, 1, 4, 2))  # what lies one pixel to the right
+        tensor([[[[1., 2., 3., 0.]]]])
     """
     if feature.ndim != 4 or flow.ndim != 4 or flow.shape[-1] != 2 or feature.shape[0] != flow.shape[0]:
         raise ValueError(

@@ -191,6 +191,13 @@ def explain(
 
     Raises:
         UserError: as `frfsr.upscale`.
+
+    Examples:
+        >>> import frfsr
+        >>> explained = frfsr.explain("photo.png", ["sharp.png"])
+        >>> explained.place(x=40, y=32).reference  # in which reference the texture at a pixel of the result was found
+        0
+        >>> explained.save("why")  # pictures, and numbers as JSON
     """
     settings = Options(**options)
     references = several(references)

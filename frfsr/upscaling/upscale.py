@@ -115,10 +115,9 @@ def upscale(
 
     Examples:
         >>> import frfsr, numpy as np
-        >>> photo = np.full((12, 16, 3), 200, np.uint8)
-        >>> frfsr.upscale(photo).shape
+        >>> frfsr.upscale("photo.png", ["sharp.png"], "frfsr-tiny-gan").save("out.png")
+        >>> frfsr.upscale(np.full((12, 16, 3), 0.5, np.float32), strength=0.5).shape
         (48, 64, 3)
-        >>> frfsr.upscale("photo.png", ["day1.jpg", "day2.jpg"], "frfsr-tiny-gan").save("out.png")  # doctest: +SKIP
     """
     settings = Options(**options)
     photos = as_photos(lr, "the photo")
