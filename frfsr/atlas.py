@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frfsr.matching import best_patch, correspond, from_patches
+from frfsr.matching import best_patch, correspond, from_patches, index_to_flow
 from frfsr.network import Correspondence, ReferenceFeatures
 
 GUARD = 16  # LR pixels of zeros around each reference: further than learned offsets reach
 NOWHERE = -(2.0**20)  # LR pixels: a displacement that leaves every map
 LUMA_BORDER = 32  # pixels of replicated luma around each reference: the refinement looks beyond the borders
+APART = 4  # LR pixels between neighbours whose matches are compared
+AROUND = 15  # LR pixels, side of the window in which agreeing neighbours are counted
 
 Place = tuple[int, int]
 
@@ -111,7 +113,7 @@ def paste(tiles: Sequence[Tensor], corners: Sequence[Place], scale: int, size: t
 
 
 def match(query: Tensor, atlas: Atlas, padding: str) -> Correspondence:
-    """Match with every reference alone and keep the best score at each position; of equal ones the first reference's.
+    """Match with every reference alone and keep the match that stands out most; of equal ones the first reference's.
 
     Args:
         query: texture features of the LR image, (B, C, h, w).
@@ -123,14 +125,15 @@ def match(query: Tensor, atlas: Atlas, padding: str) -> Correspondence:
     """
     if len(atlas.references) == 1 and atlas.corner == (0, 0) and not atlas.fast:
         return correspond(query, atlas.references[0].matching, padding)
-    first, *others = atlas.references
-    score, index = best_patch(query, first.matching, padding, fast=atlas.fast)
-    source = torch.zeros_like(index)
-    for number, reference in enumerate(others, start=1):
-        found_score, found_index = best_patch(query, reference.matching, padding, fast=atlas.fast)
-        better = found_score > score
-        score, index = torch.where(better, found_score, score), torch.where(better, found_index, index)
-        source = source.masked_fill(better, number)
+    scores, indices, evidence = [], [], []
+    for reference in atlas.references:
+        score, index = best_patch(query, reference.matching, padding, fast=atlas.fast)
+        width = reference.matching.shape[-1] - (0 if padding == "same" else 2)
+        evidence.append(prominence(score, index_to_flow(index, width)))
+        scores.append(score)
+        indices.append(index)
+    source = torch.stack(evidence).argmax(0)
+    score, index = (torch.stack(found).gather(0, source[None])[0] for found in (scores, indices))
     sizes = torch.tensor([reference.matching.shape[-2:] for reference in atlas.references], device=query.device)
     places = torch.tensor(atlas.places, device=query.device)
     widths = sizes[:, 1] if padding == "same" else sizes[:, 1] - 2
@@ -139,6 +142,32 @@ def match(query: Tensor, atlas: Atlas, padding: str) -> Correspondence:
         source = F.pad(source[:, None].float(), (0, 2, 0, 2), mode="replicate")[:, 0].long()
     flow = correspondence.flow + places[source].flip(-1)
     return correspondence._replace(flow=flow, source=source, still=still(source, places, sizes, atlas.corner))
+
+
+def prominence(score: Tensor, flow: Tensor) -> Tensor:
+    """How well matches stand out, where several references compete: cosine + coherence.
+
+    The cosine alone prefers smooth and enlarged textures. What shows the photo's content is matched as a piece: beside
+    a position's match lies its neighbour's. The coherence is the share of neighbours around whose displacements are the
+    same to a pixel.
+
+    Args:
+        score: of a reference's matches, (B, h, w).
+        flow: their displacements (x, y), (B, h, w, 2).
+
+    Returns:
+        (B, h, w), -1 ... 2.
+    """
+    agreeing, pairs = torch.zeros(2, *score.shape, device=score.device)
+    height, width = score.shape[1:]
+    for down, right in ((0, APART), (APART, 0)):
+        difference = flow[:, down:, right:] - flow[:, : max(0, height - down), : max(0, width - right)]
+        near = (difference.abs().amax(-1) <= 1).float()
+        for rows, columns in ((slice(down, None), slice(right, None)), (slice(near.shape[1]), slice(near.shape[2]))):
+            agreeing[:, rows, columns] += near
+            pairs[:, rows, columns] += 1
+    agreeing, pairs = (F.avg_pool2d(count, AROUND, stride=1, padding=AROUND // 2) for count in (agreeing, pairs))
+    return score + agreeing / pairs.clamp(min=1e-6)
 
 
 def still(source: Tensor, places: Tensor, sizes: Tensor, corner: Place) -> Tensor:

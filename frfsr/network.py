@@ -169,6 +169,8 @@ class Network(StoredModule):
         max_references: how many references it can use: None for any number, 1 where it cannot search several, 0 for
             single-image networks.
         searches: whether it searches references by `frfsr.atlas.match`, exactly or fast.
+        takes_views: whether resized and turned references help it; not if it searches nothing and needs what the photo
+            shows at about the same place.
         memory_format: in which it computes fastest.
         refines: the keyword by which `forward` takes another network's x4 image to refine; None where it takes none.
     """
@@ -179,6 +181,7 @@ class Network(StoredModule):
     halo: ClassVar[int] = 16
     max_references: ClassVar[int | None] = None
     searches: ClassVar[bool] = False
+    takes_views: ClassVar[bool] = True
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
     refines: ClassVar[str | None] = None
     __call__: Callable[..., SRResult]  # what nn.Module leaves open to type checkers

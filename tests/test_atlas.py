@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from einops import rearrange
 
-from frfsr.atlas import GUARD, lay_out, match, relative, shelves
-from frfsr.matching import correspond
+from frfsr.atlas import GUARD, lay_out, match, prominence, relative, shelves
+from frfsr.matching import best_patch, correspond, index_to_flow
 from frfsr.network import ReferenceFeatures
 
 SIZES = [(9, 14), (12, 5), (7, 7), (20, 3)]
@@ -39,20 +40,59 @@ def test_references_lie_apart():
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_the_best_of_all_references_wins_and_the_first_of_equals(references, padding):
-    query = torch.rand(1, 5, 8, 11)
-    references = [*references, references[0]]
+def test_what_stands_out_most_of_all_references_wins_and_the_first_of_equals(padding):
+    generator = torch.Generator().manual_seed(1)
+    three = [features(generator, size) for size in ((9, 16), (12, 25), (8, 14))]
+    query = torch.cat([three[0].matching[..., :8, :14], three[1].matching[..., 2:10, 5:25], three[2].matching], -1)
+    references = [*three, three[0]]
     atlas = lay_out(references)
     found = relative(match(query, atlas, padding), atlas)
-    alone = [correspond(query, reference.matching, padding) for reference in references]
-    scores = torch.stack([each.score for each in alone])
-    assert torch.equal(found.score, scores.amax(0))
-    assert found.source.max() < len(SIZES)  # never the copy of the first
-    assert found.source.unique().numel() > 2
-    inside = found.source if padding == "same" else found.source[:, :-2, :-2]
-    flows = torch.stack([each.flow for each in alone]).gather(0, found.source[None, ..., None].expand(1, 1, 8, 11, 2))
-    assert torch.equal(found.flow, flows[0])
-    assert torch.equal(found.index, torch.stack([each.index for each in alone]).gather(0, inside[None])[0])
+    alone = [best_patch(query, reference.matching, padding) for reference in references]
+    border = 0 if padding == "same" else 2
+    widths = [reference.matching.shape[-1] - border for reference in references]
+    evidence = [prominence(score, index_to_flow(index, w)) for (score, index), w in zip(alone, widths, strict=True)]
+    source = torch.stack(evidence).argmax(0)
+    assert source.unique().tolist() == [0, 1, 2]  # never the copy of the first
+    inside = (slice(None), slice(8 - border), slice(48 - border))
+    assert torch.equal(found.source[inside], source)
+    assert torch.equal(found.index, torch.stack([index for _, index in alone]).gather(0, source[None])[0])
+    each = torch.stack([correspond(query, reference.matching, padding).flow for reference in references])
+    flow = each.gather(0, found.source[None, ..., None].expand(1, 1, 8, 48, 2))[0]
+    assert torch.equal(found.flow[inside], flow[inside])
+
+
+def test_matches_stand_out_where_their_neighbours_agree():
+    """A shift, and places in order with a little drift, are coherent; one place for all, and chance, are not."""
+    score = torch.full((1, 20, 24), 0.5)
+    column = torch.arange(24.0).expand(20, 24)
+    flows = {
+        "shift": torch.full((1, 20, 24, 2), 3.0),
+        "drift": torch.stack([(column / 6).round(), column * 0], -1)[None],
+        "one place": torch.stack([-column, column * 0], -1)[None],
+        "chance": 40 * torch.rand(1, 20, 24, 2, generator=torch.Generator().manual_seed(0)),
+    }
+    found = {name: float(prominence(score, flow).mean()) for name, flow in flows.items()}
+    assert found["shift"] == pytest.approx(1.5)
+    assert found["drift"] == pytest.approx(1.5, abs=0.01)
+    assert found["one place"] == pytest.approx(1.0, abs=0.05)  # agrees along the columns only
+    assert found["chance"] < 0.6
+
+
+def test_a_coherent_match_wins_against_a_slightly_better_score():
+    """The reference shows the photo's own texture at a distance, noisily; the other one holds copies of its pixels."""
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(1, 16, 24, 30, generator=generator)
+    same = torch.roll(query, 3, -1) + 0.6 * torch.randn(query.shape, generator=generator)
+    blocks = rearrange(query[..., :24, :30], "b c (i h) (j w) -> (i j) b c h w", h=3, w=3)
+    mixed = blocks[torch.randperm(80, generator=generator)]
+    mixed = rearrange(mixed, "(i j) b c h w -> b c (i h) (j w)", i=8) + 0.4 * torch.randn(
+        query.shape, generator=generator
+    )
+    encoded = [features(generator, (24, 30))._replace(matching=matching) for matching in (mixed, same)]
+    found = match(query, lay_out(encoded), "same")
+    assert (found.source == 1).float().mean() > 0.98
+    better = correspond(query, mixed, "same").score > correspond(query, same, "same").score
+    assert better.float().mean() > 0.1
 
 
 def test_the_map_holds_every_reference_between_zeros(references):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from frfsr.commands.jobs import Job
     from frfsr.imageio import Photo
     from frfsr.network import Network
+    from frfsr.upscaling.prepare import EncodedReferences
 
 EXAMPLES = """examples:
   frfsr upscale photo.png --reference sharp.png -o out.png
@@ -39,12 +40,13 @@ SHOWN = 3  # references that the success line names
 
 
 class Tools(NamedTuple):
-    """What every job of a run needs: see the command's options."""
+    """What every job of a run needs: see the command's options; kept: references of the job before."""
 
     model: "Network"
     base: "Network | None"
     settings: Options
     label: str
+    kept: "EncodedReferences"
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -96,13 +98,20 @@ def run_one(job: "Job", settings: Options, options: argparse.Namespace) -> int:
                 raise UserError("standard output is a terminal: write -o FILE, or -o - > out.png.")
             place = str(Path(folder, "out.png"))
         images = read_images(job, place, max_pixels(options))
-        model, base = load_networks(options)
-        tools = Tools(model, base, settings, Path(options.model).name)
+        tools = load_tools(settings, options)
         upscale_job(job, images, place, tools, quiet=options.quiet)
         if job.output == STREAM:
             sys.stdout.buffer.write(Path(place).read_bytes())
             sys.stdout.buffer.flush()
     return 0
+
+
+def load_tools(settings: Options, options: argparse.Namespace) -> Tools:
+    """Load the networks."""
+    model, base = load_networks(options)
+    from frfsr.upscaling.prepare import EncodedReferences
+
+    return Tools(model, base, settings, Path(options.model).name, EncodedReferences())
 
 
 def run_batch(jobs: "list[Job]", settings: Options, options: argparse.Namespace) -> int:
@@ -123,8 +132,7 @@ def run_batch(jobs: "list[Job]", settings: Options, options: argparse.Namespace)
     done = 0
     try:
         if todo:
-            model, base = load_networks(options)
-            tools = Tools(model, base, settings, Path(options.model).name)
+            tools = load_tools(settings, options)
             for job in tqdm(todo, desc="upscale", unit="photo", disable=options.quiet):
                 try:
                     images = read_images(job, job.output, limit)
@@ -194,6 +202,7 @@ def upscale_job(
         base=tools.base,
         names=job.references,
         progress=not (quiet or is_batch),
+        kept=tools.kept,
     )
     write_photo(upscaled.photo, place)
     lines = [f"warning: {line}" for line in upscaled.report.warnings]

@@ -194,6 +194,7 @@ class CrossNet(Network):
     side_multiple = SIDE_MULTIPLE // 4
     halo = 32
     max_references = 1
+    takes_views = False
     refines = "super_resolved"
 
     def __init__(self, config: CrossNetConfig):

@@ -182,6 +182,7 @@ class SSEN(Network):
     min_side, side_multiple = 16, 8
     halo = 32
     max_references = 1
+    takes_views = False
 
     def __init__(self, config: SSENConfig):
         super().__init__(config)

@@ -11,7 +11,7 @@ from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from frfsr.aggregation import ResidualBlock
-from frfsr.atlas import Atlas
+from frfsr.atlas import Atlas, prominence
 from frfsr.checkpoints import Names, State
 from frfsr.errors import UserError
 from frfsr.kernels import flow_warp, patch_argmax
@@ -83,7 +83,7 @@ def soft_attention(query: Tensor, key: Tensor, flow: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, atlas: Atlas) -> tuple[Correspondence, Tensor]:
-    """Search every reference alone; at each position the best match counts, of equal ones the first reference's.
+    """Search every reference alone; at each position one match counts, see `frfsr.atlas.prominence`.
 
     Args:
         query: features of the LR image (B, C, h, w).
@@ -102,10 +102,12 @@ def attend(query: Tensor, atlas: Atlas) -> tuple[Correspondence, Tensor]:
     best, attention = alone(0)
     if len(atlas.references) == 1 and atlas.corner == (0, 0):
         return best, attention
-    source = torch.zeros_like(best.index)
+    source, most = torch.zeros_like(best.index), prominence(best.score, best.flow)
     for number in range(1, len(atlas.references)):
         found, soft = alone(number)
-        better = found.score > best.score
+        evidence = prominence(found.score, found.flow)
+        better = evidence > most
+        most = torch.where(better, evidence, most)
         attention = torch.where(rearrange(better, "b h w -> b 1 h w"), soft, attention)
         best = Correspondence(
             score=torch.where(better, found.score, best.score),

@@ -15,25 +15,26 @@ from frfsr.upscaling.options import SMALLEST_TILE
 
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 FREE_SHARE = 0.7  # of the free memory that is taken without being asked
-LARGEST_TILE = 512  # LR pixels: larger ones gain nothing
+SIDES = (SMALLEST_TILE, 48, 64, 96, 128, 192, 256, 384, 512)  # LR pixels: few, so that runs rarely differ by theirs
 LIVE = 14  # feature maps of the full size that a network holds at the same time, about
 ENCODING = 2.5  # times what remains of an encoded reference that encoding it takes for a moment
 LAID_OUT = 3.5  # times what remains of several that they take alone and on their map, as measured
 
 
-def budget(limit: int | None, device: torch.device) -> int:
+def budget(limit: int | None, device: torch.device, held: int = 0) -> int:
     """Bytes that the run may take from here on.
 
     Args:
         limit: of the whole process, or None for what is free.
         device: whose memory counts.
+        held: bytes that the process holds there and that are not counted as taken.
     """
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
+        free = torch.cuda.mem_get_info(device)[0] + held
         return int(FREE_SHARE * free) if limit is None else min(limit, free)
     if limit is None:
-        return int(FREE_SHARE * free_memory())
-    return max(0, limit - resident())
+        return int(FREE_SHARE * (free_memory() + held))
+    return max(0, limit - resident() + held)
 
 
 def free_memory() -> int:
@@ -83,11 +84,13 @@ def tile_side(model: Network, bytes_free: int, longest: int) -> int:
     Raises:
         UserError: not even the smallest tile fits.
     """
-    side = int(sqrt(bytes_free / tile_bytes(model, 1))) - 2 * model.halo
-    if side < SMALLEST_TILE:
+    fitting = int(sqrt(bytes_free / tile_bytes(model, 1))) - 2 * model.halo
+    if fitting < SMALLEST_TILE:
         needed = tile_bytes(model, SMALLEST_TILE + 2 * model.halo) / 1e6
         raise UserError(f"not enough memory: a tile takes about {needed:.0f} MB; allow more by --max-memory.")
-    return max(SMALLEST_TILE, min(side, LARGEST_TILE, longest))
+    if longest <= min(fitting, SIDES[-1]):
+        return max(SMALLEST_TILE, longest)
+    return max(side for side in SIDES if side <= fitting)
 
 
 def reference_bytes(model: Network) -> int:

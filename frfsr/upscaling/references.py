@@ -174,6 +174,12 @@ def seen(reference: Tensor, view: View) -> Tensor:
     return turned(resize(reference, view.zoom), view.turn)
 
 
+def seen_size(reference: Tensor, view: View) -> tuple[int, int]:
+    """Height and width of what `seen` returns."""
+    height, width = resized_sides(reference, view.zoom)
+    return (width, height) if view.turn % 180 else (height, width)
+
+
 def turned(image: Tensor, degrees: int) -> Tensor:
     """Turn (..., H, W) counter-clockwise by a multiple of 90 degrees."""
     return torch.rot90(image, degrees // 90, (-2, -1)).contiguous()
@@ -183,5 +189,11 @@ def resize(image: Tensor, factor: float) -> Tensor:
     """Antialiased bicubic interpolation of (1, 3, H, W) in [0, 1]."""
     if factor == 1:
         return image
-    size = [max(1, round(factor * side)) for side in image.shape[-2:]]
-    return F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    return F.interpolate(
+        image, resized_sides(image, factor), mode="bicubic", antialias=True, align_corners=False
+    ).clamp(0, 1)
+
+
+def resized_sides(image: Tensor, factor: float) -> list[int]:
+    """Height and width after `resize`."""
+    return [max(1, round(factor * side)) for side in image.shape[-2:]]

@@ -18,16 +18,15 @@ from frfsr import atlas
 from frfsr.base import require_refining
 from frfsr.degrade import SCALE, upscale_bicubic
 from frfsr.errors import UserError
-from frfsr.network import Correspondence, Network, ReferenceFeatures, SRResult
+from frfsr.network import Correspondence, Network, SRResult
 from frfsr.pixels import to_pixels
-from frfsr.upscaling import memory, references
+from frfsr.upscaling import memory
 from frfsr.upscaling.options import SMALLEST_TILE, Options, Report, View, duration
+from frfsr.upscaling.prepare import EncodedReferences, Preparation
 from frfsr.upscaling.tiles import Span, spans, strips
 
-LARGEST_REFERENCES = 2**24  # pixels of all views together that are encoded where memory is no question
 PAIRS_A_MINUTE = (5 * 10**9, 10**12)  # of positions that an exact search compares: one CPU core, a GPU
 LONG = 60  # seconds from which on a person wants to know
-REFERENCE_SHARE = 0.5  # of the memory; the rest is for tiles
 
 Progress = bool | Callable[[int, int], object]
 """True: a bar on stderr; a function is told how many tiles are done, and of how many."""
@@ -54,6 +53,7 @@ class Run:
         base: a network without references whose image `model` refines, on the same device; None: its own.
         names: of the references, for messages.
         progress: see `Progress`.
+        kept: encoded references of the photo before, by the same model.
     """
 
     def __init__(
@@ -64,11 +64,12 @@ class Run:
         names: Sequence[str] = (),
         *,
         progress: Progress = False,
+        kept: EncodedReferences | None = None,
     ):
         if base is not None:
             require_refining(model)
         self.model, self.options, self.base, self.names, self.progress = model, options, base, names, progress
-        self.weight = next(model.parameters())
+        self.weight, self.kept = next(model.parameters()), kept
         self.views: list[View] = []
         self.notes: list[str] = []
         self.warnings: list[str] = []
@@ -90,7 +91,7 @@ class Run:
             UserError: out of memory, or a result that is no image.
         """
         try:
-            encoded = self.encode(lr, images)
+            encoded = self.prepare(lr, images)
             size = self.options.tile or self.tile_side(lr)
         except (RuntimeError, MemoryError) as error:
             if not memory.is_exhausted(error):
@@ -105,6 +106,13 @@ class Run:
             self.tile = max(SMALLEST_TILE, self.tile // 2)
         if self.tile < min(size, max(lr.shape[-2:])):
             self.notes.append(f"memory ran out: tiles of {self.tile} pixels instead of {size}")
+
+    def prepare(self, lr: Tensor, images: Sequence[Tensor]) -> Any:
+        """Encode what is used of the references; None without any."""
+        preparation = Preparation(self.model, self.options, self.names, self.kept)
+        encoded = preparation.encode(lr, images)
+        self.views, self.notes, self.warnings = preparation.views, preparation.notes, preparation.warnings
+        return encoded
 
     def render(self, lr: Tensor, upsampled: Tensor | None, encoded: Any) -> Generator[Tensor, None, bool]:
         """`strips` after all preparations; returns False, without having yielded, if the tiles are too large."""
@@ -185,57 +193,6 @@ class Run:
         return memory.tile_side(
             self.model, memory.budget(self.options.max_memory, self.weight.device), max(lr.shape[-2:])
         )
-
-    def encode(self, lr: Tensor, images: Sequence[Tensor]) -> Any:
-        """Choose views, reduce them as far as the memory asks, encode them; None without any."""
-        if not images or self.options.strength == 0 or self.model.max_references == 0:
-            return None
-        views = self.choose_views(lr, images)
-        most = LARGEST_REFERENCES
-        if self.options.max_memory is not None or self.weight.device.type == "cuda":
-            free = REFERENCE_SHARE * memory.budget(self.options.max_memory, self.weight.device)
-            held = memory.LAID_OUT if len(views) > 1 else 1
-            most = min(most, int(free / memory.reference_bytes(self.model) / (held + memory.ENCODING / len(views))))
-        wanted = sum(view.zoom**2 * images[view.reference][0, 0].numel() for view in views)
-        factor = min(1.0, (most / wanted) ** 0.5)
-        if factor < 1:
-            self.notes.append(f"references are reduced to {factor:.0%} of their size to fit into the memory")
-        encoded = []
-        for view in views:
-            view = replace(view, zoom=view.zoom * factor)
-            image = references.seen(images[view.reference], view)
-            self.views.append(replace(view, size=(image.shape[-1], image.shape[-2])))
-            encoded.append(self.model.encode_reference(image.to(self.weight)))
-        several = self.model.max_references is None and isinstance(encoded[0], ReferenceFeatures)
-        return atlas.lay_out(encoded) if several else encoded[0]
-
-    def choose_views(self, lr: Tensor, images: Sequence[Tensor]) -> list[View]:
-        """What of each reference is used."""
-        if self.options.views == "off":
-            return self.as_many_as_it_takes([View(number) for number in range(len(images))])
-        most = 1 if self.options.views == "auto" else self.options.views
-        found = [references.search(lr, image, self.weight.device) for image in images]
-        unrelated = [number for number, views in enumerate(found) if views and references.is_unrelated(views)]
-        alone = len(unrelated) == len(images)
-        for number in unrelated:
-            done = "it is used all the same" if alone else "it is left out"
-            self.warnings.append(f"{self.name(number)} seems to show nothing of the photo: {done}.")
-        used = [number for number in range(len(images)) if alone or number not in unrelated]
-        return self.as_many_as_it_takes(
-            [view for number in used for view in references.choose(number, found[number], most)]
-        )
-
-    def as_many_as_it_takes(self, views: list[View]) -> list[View]:
-        """The most coherent views, where the network cannot take all."""
-        if self.model.max_references is not None and len(views) > self.model.max_references:
-            views = sorted(views, key=lambda view: -(view.coherence or 0))[: self.model.max_references]
-            names = ", ".join(self.name(view.reference) for view in views)
-            self.notes.append(f"the network takes {self.model.max_references} reference: {names}")
-        return views
-
-    def name(self, number: int) -> str:
-        """Of a reference, for messages."""
-        return self.names[number] if number < len(self.names) else f"reference {number + 1}"
 
     def super_resolve(self, lr: Tensor, encoded: Any, upsampled: Tensor | None) -> SRResult:
         """One tile (1, 3, h, w), at the strength that was asked for."""

@@ -19,6 +19,7 @@ from frfsr.network import Network
 from frfsr.pixels import full_range, rounded, to_pixels, to_tensor
 from frfsr.upscaling.kinds import PhotoLike, as_photos, as_references, in_kind_of
 from frfsr.upscaling.options import DEFAULTS, Options, Report
+from frfsr.upscaling.prepare import EncodedReferences
 from frfsr.upscaling.run import Matches, Progress, Run
 
 
@@ -153,6 +154,7 @@ def upscale_photo(
     base: Network | None = None,
     names: Sequence[str] = (),
     progress: Progress = False,
+    kept: EncodedReferences | None = None,
 ) -> Upscaled:
     """Enlarge a photo (h, w, C) to (4h, 4w, C) of the same channels and bit depth.
 
@@ -164,6 +166,7 @@ def upscale_photo(
         base: a network without references whose image `model` refines, on the same device; None: its own.
         names: of the references, for messages.
         progress: True shows a bar on stderr; a function is told the tiles that are done, and of how many.
+        kept: encoded references of the photo before, by the same model; those of this one are left there.
 
     Raises:
         UserError: out of memory, a result that is no image, or `model` refines no other network's image.
@@ -173,7 +176,7 @@ def upscale_photo(
     if photo.has_alpha:
         result[..., -1] = enlarge_alpha(photo.pixels[..., -1])
     color = result[..., : channels - photo.has_alpha]
-    run = Run(model, options, base, names, progress=progress)
+    run = Run(model, options, base, names, progress=progress, kept=kept)
     top = 0
     for strip in run.strips(color_tensor(photo), [color_tensor(reference) for reference in references]):
         color[top : top + strip.shape[1]] = to_pixels(strip, color.shape[2], color.dtype)

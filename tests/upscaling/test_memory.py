@@ -6,7 +6,7 @@ import torch
 
 from frfsr.errors import UserError
 from frfsr.imageio import Photo
-from frfsr.upscaling import memory, run
+from frfsr.upscaling import memory, prepare, run
 from frfsr.upscaling.options import Options, parse_memory
 from frfsr.upscaling.upscale import upscale_photo
 
@@ -27,10 +27,17 @@ def test_what_is_no_amount(text):
 def test_tiles_follow_the_memory(small_model):
     one = memory.tile_bytes(small_model, 1)
     halo = small_model.halo
-    assert memory.tile_side(small_model, one * (100 + 2 * halo) ** 2, 10_000) == 100
+    assert memory.tile_side(small_model, one * (100 + 2 * halo) ** 2, 10_000) == 96
     assert memory.tile_side(small_model, one * (100 + 2 * halo) ** 2, 80) == 80
     with pytest.raises(UserError, match="not enough memory"):
         memory.tile_side(small_model, one * (20 + 2 * halo) ** 2, 10_000)
+
+
+def test_what_a_process_holds_already_can_be_left_uncounted():
+    cpu = torch.device("cpu")
+    taken = memory.resident()
+    assert memory.budget(taken, cpu) < 5e7
+    assert memory.budget(taken, cpu, held=10**9) == pytest.approx(10**9, abs=5e7)
 
 
 def test_bytes_of_an_encoded_reference(small_model):
@@ -45,7 +52,7 @@ def test_references_are_reduced_only_when_they_must_be(small_model, monkeypatch)
     whole = upscale_photo(photo, references, small_model)
     assert [view.size for view in whole.report.views] == [(80, 60), (30, 40)]
     assert whole.report.notes == ()
-    monkeypatch.setattr(run, "LARGEST_REFERENCES", 1500)
+    monkeypatch.setattr(prepare, "LARGEST_REFERENCES", 1500)
     reduced = upscale_photo(photo, references, small_model, Options(max_memory=10**11)).report
     assert [view.size for view in reduced.views] == [(40, 30), (15, 20)]
     assert "reduced to 50%" in reduced.notes[0]

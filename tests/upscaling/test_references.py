@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 
 from frfsr.imageio import Photo
+from frfsr.peers import crossnet, ssen
 from frfsr.upscaling import references
 from frfsr.upscaling.options import Options, View
+from frfsr.upscaling.prepare import EncodedReferences
 from frfsr.upscaling.references import UNRELATED, Found, choose, is_unrelated, resize, search, seen
 from frfsr.upscaling.upscale import upscale_photo
 
@@ -73,30 +75,60 @@ def test_photos_too_small_to_tell_are_not_searched():
     assert search(torch.rand(1, 3, 12, 90), torch.rand(1, 3, 90, 90), CPU) == {}
 
 
-@pytest.mark.parametrize(
-    ("coherences", "used", "warned"),
-    [
-        ((0.3, 0.01, 0.2), [0, 2], ["b.png seems to show nothing of the photo: it is left out."]),
-        ((0.01,), [0], ["a.png seems to show nothing of the photo: it is used all the same."]),
-    ],
-)
-def test_what_shows_nothing_of_the_photo_is_named(small_model, monkeypatch, coherences, used, warned):
-    """It is left out where others show something."""
-    found = iter([{(90, 1.0): Found(each, 1.0)} for each in coherences])
+def test_what_shows_nothing_of_the_photo_is_named_and_not_left_out(small_model, monkeypatch):
+    found = iter([{(90, 1.0): Found(each, 1.0)} for each in (0.3, UNRELATED / 2, 0.2)])
     monkeypatch.setattr(references, "search", lambda *_: next(found))
     rng = np.random.default_rng(0)
-    photo, *images = (Photo(rng.integers(0, 256, (12, 20, 3), np.uint8)) for _ in range(1 + len(coherences)))
+    photo, *images = (Photo(rng.integers(0, 256, (12, 20, 3), np.uint8)) for _ in range(4))
     result = upscale_photo(photo, images, small_model, names=["a.png", "b.png", "c.png"])
-    assert [view.reference for view in result.report.views] == used
-    assert list(result.report.warnings) == warned
+    assert [(view.reference, view.turn) for view in result.report.views] == [(0, 90), (1, 0), (2, 90)]
+    (warning,) = result.report.warnings
+    assert warning.startswith("b.png ")
     assert sum(view.share for view in result.report.views) == pytest.approx(1)
     assert result.matches is not None
     assert result.matches.score.shape == result.matches.source.shape == photo.pixels.shape[:2]
 
 
-def test_without_views_nothing_is_searched_or_left_out(small_model, monkeypatch):
+def test_without_views_nothing_is_searched(small_model, monkeypatch):
     monkeypatch.setattr(references, "search", None)
     photo = Photo(np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8))
     report = upscale_photo(photo, [photo, photo], small_model, Options(views="off")).report
     assert [(view.turn, view.zoom) for view in report.views] == [(0, 1.0), (0, 1.0)]
     assert report.warnings == ()
+
+
+@pytest.mark.parametrize("network", [crossnet.CrossNet, ssen.SSEN])
+def test_networks_that_search_nothing_see_references_as_they_are(network, monkeypatch):
+    """They need what the photo shows in its place; a turned view would move it."""
+    sizes = {
+        crossnet.CrossNet: dict(channels=2, flow_channels=(2,) * 6, refine_channels=(2,) * 6, full_channels=2),
+        ssen.SSEN: dict(channels=6, offset_channels=5, attention_channels=3, stages=2, blocks=(1, 2)),
+    }
+    model = network(network.config_class(**sizes[network])).eval()
+    monkeypatch.setattr(references, "search", None)
+    rng = np.random.default_rng(0)
+    photo, *images = (Photo(rng.integers(0, 256, (*size, 3), np.uint8)) for size in ((12, 20), (48, 80), (80, 48)))
+    seen_as = upscale_photo(photo, images, model, Options(views=3), names=["a.png", "b.png"]).report
+    assert [(view.reference, view.zoom, view.turn, view.size) for view in seen_as.views] == [(0, 1.0, 0, (80, 48))]
+    assert seen_as.notes == ("the network takes 1 reference: a.png",)
+
+
+def test_the_next_photo_finds_the_references_of_the_last_one_encoded(small_model, monkeypatch):
+    """The same bytes; and no more is held than one photo needs."""
+    rng = np.random.default_rng(0)
+    photos = [Photo(rng.integers(0, 256, (20 + n, 24, 3), np.uint8)) for n in range(3)]
+    a, b, c = (Photo(rng.integers(0, 256, (40, 60, 3), np.uint8)) for _ in range(3))
+    batches = [(photos[0], [a, b]), (photos[1], [b, a]), (photos[2], [a, c])]
+    expected = [upscale_photo(photo, given, small_model, Options(views="off")) for photo, given in batches]
+    encoded, encode = [], small_model.encode_reference
+    monkeypatch.setattr(small_model, "encode_reference", lambda image: encoded.append(0) or encode(image))
+    kept, counts = EncodedReferences(), []
+    for (photo, given), alone in zip(batches, expected, strict=True):
+        result = upscale_photo(photo, given, small_model, Options(views="off"), kept=kept)
+        np.testing.assert_array_equal(result.photo.pixels, alone.photo.pixels)
+        assert len(kept.held) == 2
+        counts.append(len(encoded))
+    assert counts == [2, 2, 3]
+    held = kept.nbytes()
+    upscale_photo(photos[0], [a], small_model, Options(views="off"), kept=kept)
+    assert kept.nbytes() == held / 2

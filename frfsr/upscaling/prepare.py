@@ -1,0 +1,135 @@
+"""References on their way to a network: which views of them, how large, each encoded once."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+from torch import Tensor
+
+from frfsr import atlas
+from frfsr.network import Network, ReferenceFeatures
+from frfsr.upscaling import memory, references
+from frfsr.upscaling.options import Options, View
+
+LARGEST_REFERENCES = 2**24  # pixels of all views together that are encoded where memory is no question
+REFERENCE_SHARE = 0.5  # of the memory; the rest is for tiles
+
+Key = tuple[bytes, float, int]
+"""A digest of the reference's pixels, the zoom and the turn."""
+
+
+class EncodedReferences:
+    """What one network made of the last photo's references, for the next photo: those of a batch often share them.
+
+    It takes no memory that one photo would not: what the next one does not use is forgotten before anything is encoded
+    for it.
+    """
+
+    def __init__(self) -> None:
+        self.held: dict[Key, Any] = {}
+
+    def nbytes(self) -> int:
+        """Bytes of all that is held."""
+        return sum(tensor.nbytes for encoded in self.held.values() for tensor in memory.tensors(encoded))
+
+    def keep(self, keys: Collection[Key]) -> None:
+        """Forget all but these."""
+        self.held = {key: encoded for key, encoded in self.held.items() if key in keys}
+
+    def get(self, key: Key, encode: Callable[[], Any]) -> Any:
+        """What is held, or what `encode` makes."""
+        if key not in self.held:
+            self.held[key] = encode()
+        return self.held[key]
+
+
+class Preparation:
+    """Chooses views of one photo's references, reduces them as far as the memory asks, encodes them.
+
+    Args:
+        model: in evaluation mode, on its device.
+        options: settings.
+        names: of the references, for messages.
+        kept: encoded references of the photo before.
+    """
+
+    def __init__(self, model: Network, options: Options, names: Sequence[str], kept: EncodedReferences | None):
+        self.model, self.options, self.names = model, options, names
+        self.kept = EncodedReferences() if kept is None else kept
+        self.weight = next(model.parameters())
+        self.views: list[View] = []
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def encode(self, lr: Tensor, images: Sequence[Tensor]) -> Any:
+        """Encode what is used of the references: as the network takes them, or None without any.
+
+        Args:
+            lr: (1, 3, h, w), RGB in [0, 1].
+            images: (1, 3, H, W) each, likewise.
+        """
+        if not images or self.options.strength == 0 or self.model.max_references == 0:
+            self.kept.keep([])
+            return None
+        views = self.choose_views(lr, images)
+        factor = self.fitting(views, images)
+        if factor < 1:
+            self.notes.append(f"references are reduced to {factor:.0%} of their size to fit into the memory")
+            views = [replace(view, zoom=view.zoom * factor) for view in views]
+        digests = {number: digest(images[number]) for number in {view.reference for view in views}}
+        keys = [(digests[view.reference], view.zoom, view.turn) for view in views]
+        self.kept.keep(keys)
+        encoded = []
+        for key, view in zip(keys, views, strict=True):
+            height, width = references.seen_size(images[view.reference], view)
+            self.views.append(replace(view, size=(width, height)))
+            encoded.append(self.kept.get(key, partial(self.encode_view, images[view.reference], view)))
+        several = self.model.max_references is None and isinstance(encoded[0], ReferenceFeatures)
+        return atlas.lay_out(encoded) if several else encoded[0]
+
+    def encode_view(self, image: Tensor, view: View) -> Any:
+        """Encode a reference as a view shows it."""
+        return self.model.encode_reference(references.seen(image, view).to(self.weight))
+
+    def fitting(self, views: Sequence[View], images: Sequence[Tensor]) -> float:
+        """By which all views are reduced, so that they fit into the memory; at most 1."""
+        most = LARGEST_REFERENCES
+        if self.options.max_memory is not None or self.weight.device.type == "cuda":
+            free = memory.budget(self.options.max_memory, self.weight.device, held=self.kept.nbytes())
+            laid_out = memory.LAID_OUT if len(views) > 1 else 1
+            each = memory.reference_bytes(self.model) * (laid_out + memory.ENCODING / len(views))
+            most = min(most, int(REFERENCE_SHARE * free / each))
+        wanted = sum(view.zoom**2 * images[view.reference][0, 0].numel() for view in views)
+        return min(1.0, (most / wanted) ** 0.5)
+
+    def choose_views(self, lr: Tensor, images: Sequence[Tensor]) -> list[View]:
+        """What of each reference is used."""
+        if self.options.views == "off" or not self.model.takes_views:
+            return self.as_many_as_it_takes([View(number) for number in range(len(images))])
+        most = 1 if self.options.views == "auto" else self.options.views
+        chosen = []
+        for number, image in enumerate(images):
+            found = references.search(lr, image, self.weight.device)
+            if found and references.is_unrelated(found):
+                self.warnings.append(f"{self.name(number)} seems to show nothing of the photo.")
+            chosen += references.choose(number, found, most)
+        return self.as_many_as_it_takes(chosen)
+
+    def as_many_as_it_takes(self, views: list[View]) -> list[View]:
+        """The most coherent views, where the network cannot take all."""
+        if self.model.max_references is not None and len(views) > self.model.max_references:
+            views = sorted(views, key=lambda view: -(view.coherence or 0))[: self.model.max_references]
+            names = ", ".join(self.name(view.reference) for view in views)
+            self.notes.append(f"the network takes {self.model.max_references} reference: {names}")
+        return views
+
+    def name(self, number: int) -> str:
+        """Of a reference, for messages."""
+        return self.names[number] if number < len(self.names) else f"reference {number + 1}"
+
+
+def digest(image: Tensor) -> bytes:
+    """Tells images apart by their values."""
+    return blake2b(image.contiguous().numpy().data, digest_size=16).digest()
