@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
+from math import prod
 from typing import Any
 
 from torch import Tensor
@@ -68,13 +69,14 @@ class Preparation:
 
         Args:
             lr: (1, 3, h, w), RGB in [0, 1].
-            images: (1, 3, H, W) each, likewise.
+            images: (1, 3, H, W) each, likewise; only one at a time is looked at.
         """
         if not images or self.options.strength == 0 or self.model.max_references == 0:
             self.kept.keep([])
             return None
         views = self.choose_views(lr, images)
-        factor = self.fitting(views, images)
+        sizes = [image.shape[-2:] for image in images]
+        factor = self.fitting(views, sizes)
         if factor < 1:
             self.notes.append(f"references are reduced to {factor:.0%} of their size to fit into the memory")
             views = [replace(view, zoom=view.zoom * factor) for view in views]
@@ -83,17 +85,17 @@ class Preparation:
         self.kept.keep(keys)
         encoded = []
         for key, view in zip(keys, views, strict=True):
-            height, width = references.seen_size(images[view.reference], view)
+            height, width = references.seen_size(sizes[view.reference], view)
             self.views.append(replace(view, size=(width, height)))
-            encoded.append(self.kept.get(key, partial(self.encode_view, images[view.reference], view)))
+            encoded.append(self.kept.get(key, partial(self.encode_view, images, view)))
         several = self.model.max_references is None and isinstance(encoded[0], ReferenceFeatures)
         return atlas.lay_out(encoded) if several else encoded[0]
 
-    def encode_view(self, image: Tensor, view: View) -> Any:
+    def encode_view(self, images: Sequence[Tensor], view: View) -> Any:
         """Encode a reference as a view shows it."""
-        return self.model.encode_reference(references.seen(image, view).to(self.weight))
+        return self.model.encode_reference(references.seen(images[view.reference], view).to(self.weight))
 
-    def fitting(self, views: Sequence[View], images: Sequence[Tensor]) -> float:
+    def fitting(self, views: Sequence[View], sizes: Sequence[tuple[int, ...]]) -> float:
         """By which all views are reduced, so that they fit into the memory; at most 1."""
         most = LARGEST_REFERENCES
         if self.options.max_memory is not None or self.weight.device.type == "cuda":
@@ -101,7 +103,7 @@ class Preparation:
             laid_out = memory.LAID_OUT if len(views) > 1 else 1
             each = memory.reference_bytes(self.model) * (laid_out + memory.ENCODING / len(views))
             most = min(most, int(REFERENCE_SHARE * free / each))
-        wanted = sum(view.zoom**2 * images[view.reference][0, 0].numel() for view in views)
+        wanted = sum(view.zoom**2 * prod(sizes[view.reference]) for view in views)
         return min(1.0, (most / wanted) ** 0.5)
 
     def choose_views(self, lr: Tensor, images: Sequence[Tensor]) -> list[View]:

@@ -174,9 +174,9 @@ def seen(reference: Tensor, view: View) -> Tensor:
     return turned(resize(reference, view.zoom), view.turn)
 
 
-def seen_size(reference: Tensor, view: View) -> tuple[int, int]:
-    """Height and width of what `seen` returns."""
-    height, width = resized_sides(reference, view.zoom)
+def seen_size(size: Sequence[int], view: View) -> tuple[int, int]:
+    """Height and width of what `seen` returns for a reference of this height and width."""
+    height, width = resized_sides(size, view.zoom)
     return (width, height) if view.turn % 180 else (height, width)
 
 
@@ -190,10 +190,10 @@ def resize(image: Tensor, factor: float) -> Tensor:
     if factor == 1:
         return image
     return F.interpolate(
-        image, resized_sides(image, factor), mode="bicubic", antialias=True, align_corners=False
+        image, resized_sides(image.shape[-2:], factor), mode="bicubic", antialias=True, align_corners=False
     ).clamp(0, 1)
 
 
-def resized_sides(image: Tensor, factor: float) -> list[int]:
+def resized_sides(size: Sequence[int], factor: float) -> list[int]:
     """Height and width after `resize`."""
-    return [max(1, round(factor * side)) for side in image.shape[-2:]]
+    return [max(1, round(factor * side)) for side in size]

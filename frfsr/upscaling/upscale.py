@@ -35,6 +35,19 @@ class Upscaled(NamedTuple):
     matches: Matches | None
 
 
+class Converted(Sequence[Tensor]):
+    """Photos as tensors of colour, each made when it is asked for: it takes four times what the photo does."""
+
+    def __init__(self, photos: Sequence[Photo]):
+        self.photos = photos
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, number: int) -> Tensor:  # type: ignore[override]
+        return color_tensor(self.photos[number])
+
+
 @overload
 def upscale(
     lr: np.ndarray,
@@ -178,7 +191,7 @@ def upscale_photo(
     color = result[..., : channels - photo.has_alpha]
     run = Run(model, options, base, names, progress=progress, kept=kept)
     top = 0
-    for strip in run.strips(color_tensor(photo), [color_tensor(reference) for reference in references]):
+    for strip in run.strips(color_tensor(photo), Converted(references)):
         color[top : top + strip.shape[1]] = to_pixels(strip, color.shape[2], color.dtype)
         top += strip.shape[1]
     if photo.has_alpha:
