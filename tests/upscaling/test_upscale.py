@@ -32,7 +32,7 @@ def random_photo(channels: int, dtype: type, height: int, width: int) -> Photo:
 class Nearest(torch.nn.Module):
     """Stands in for the network: repeats pixels, and adds a brightness of its own to every tile."""
 
-    halo, max_references, searches = 16, 1, False
+    halo, max_references, searches, takes_views = 16, 1, False, True
 
     def __init__(self, brightness: float = 0.0):
         super().__init__()
