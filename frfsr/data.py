@@ -50,7 +50,8 @@ def load_pairs(source, split="train", *, streaming=False, decode=True, revision=
               ``reference_file_name``; a plain folder of HR images, which have no reference;
             - Parquet packs with the columns ``name``, ``input`` and ``reference`` or ``references``: a file, a folder,
               a clone of a Hub dataset, a pattern such as ``packs/*.parquet``, ``hf://datasets/OWNER/NAME/x.parquet``;
-            - what ``Dataset.save_to_disk`` wrote, a Hub id, or a dataset object with those columns.
+            - what ``Dataset.save_to_disk`` wrote, a Hub id, perhaps with a revision (``OWNER/NAME@v1``), or a dataset
+              object with those columns.
         split: train, validation, test, ..., perhaps a part of it such as ``train[:2]``. In a local folder the subfolder
             or the packs of that name (``test-00000-of-00001.parquet``) if there are any, else all of it.
         streaming: give an ``IterableDataset`` that reads as it goes.
@@ -112,13 +113,22 @@ def stored_rows(pairs: Dataset) -> Iterator[dict]:
         yield from cast(pa.Table, table).to_pylist()
 
 
-def pack(source: Source, out: str | Path, split: str = "train") -> int:
+def pack(
+    source: Source,
+    out: str | Path,
+    split: str = "train",
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> int:
     """Write the pairs of a source into one Parquet file; its image files are stored as they are, not encoded again.
 
     Args:
         source: as for `load_pairs`.
         out: the file, which appears only when it is complete.
         split: as for `load_pairs`.
+        revision: as for `load_pairs`.
+        token: as for `load_pairs`.
 
     Returns:
         The number of pairs.
@@ -129,7 +139,7 @@ def pack(source: Source, out: str | Path, split: str = "train") -> int:
     out = Path(out)
     if not out.parent.is_dir():
         raise UserError(f"cannot write {out}: there is no folder {out.parent}")
-    pairs = load_pairs(source, split, decode=False)
+    pairs = load_pairs(source, split, decode=False, revision=revision, token=token)
     features = Features({**pairs.features, "input": Image(), "references": List(Image())})
     rows = tqdm(stored_rows(pairs), total=len(pairs), desc=f"packing {out.name}", unit="pair", disable=None)
     return packs.write_pack(map(_embedded, rows), features, out)

@@ -84,20 +84,29 @@ class Report:
         return "\n".join([*lines, "ok" if self.ok else f"{count} fault{'s' if count != 1 else ''}"])
 
 
-def check(source: str | Path, split: str = "train", crop: int = 0) -> Report:
+def check(
+    source: str | Path,
+    split: str = "train",
+    crop: int = 0,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> Report:
     """Read every image of a source of pairs; report what is there and what is wrong.
 
     Args:
         source: as for `frfsr.data.load_pairs`.
         split: as for `frfsr.data.load_pairs`.
         crop: side in pixels of the input crops of a training; 0 if the pairs are for evaluation.
+        revision: as for `frfsr.data.load_pairs`.
+        token: as for `frfsr.data.load_pairs`.
 
     Raises:
         UserError: there is no such source, or its content matches no layout at all.
     """
     if crop < 0:
         raise UserError(f"the crop is {crop} pixels: it must be a side, or 0 for evaluation only.")
-    pairs = open_pairs(source, split, decode=False)
+    pairs = open_pairs(source, split, decode=False, revision=revision, token=token)
     report = Report(pairs.kind, unpaired=pairs.faults)
     seen: dict[str | bytes, str] = {}
     rows = pairs.rows

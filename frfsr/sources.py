@@ -21,7 +21,7 @@ from datasets import (
     load_dataset,
     load_from_disk,
 )
-from datasets.exceptions import DatasetsError
+from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
 from frfsr import packs
 from frfsr.errors import UserError
@@ -30,7 +30,7 @@ from frfsr.splits import named_split, of_split, split_folder
 
 Rows = Dataset | IterableDataset
 Source = str | Path | Dataset | IterableDataset | DatasetDict | IterableDatasetDict
-HUB_ID = r"[\w.-]+/[\w.-]+"  # those without an owner are old, and none of them holds pairs
+HUB_ID = r"([\w.-]+/[\w.-]+)(?:@([^@\s]+))?"  # name, revision; names without an owner are old, and hold no pairs
 
 
 class Pairs(NamedTuple):
@@ -91,8 +91,8 @@ def open_source(source: Source, split: str, options: Options) -> Pairs:
         scan(path, split)  # which says what it is not
     if has_magic(text):
         return _from_pattern(path, split, options)
-    if re.fullmatch(HUB_ID, text) and path.suffix != ".parquet":
-        return _from_hub(text, split, options)
+    if (named := re.fullmatch(HUB_ID, text)) and path.suffix != ".parquet":
+        return _from_hub(named[1], split, options._replace(revision=named[2] or options.revision))
     raise UserError(f"{path} does not exist (on the Hub, datasets are named OWNER/NAME)")
 
 
@@ -173,6 +173,8 @@ def _from_url(url: str, split: str, options: Options) -> Pairs:
     if folder and not url.endswith(".parquet"):
         name, revision, data_dir = folder.groups()
         return _from_hub(name, split, options._replace(revision=revision or options.revision), data_dir or None)
+    if options.revision:
+        url = re.sub(r"^(hf://datasets/[^/]+/[^/@]+)/", rf"\1@{options.revision}/", url)
     return _load(url, "parquet", options, data_files={split: url}, split=split)
 
 
@@ -190,7 +192,8 @@ def _quietly(origin: str | Path, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (DatasetsError, OSError, ValueError) as error:
-        reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+        telling = error if isinstance(error, DatasetNotFoundError) else error.__cause__ or error
+        reason = (str(telling).splitlines() or [type(telling).__name__])[0].rstrip(".")
         raise UserError(f"cannot load {origin}, neither as a local path nor from the Hub: {reason}") from error
 
 

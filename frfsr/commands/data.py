@@ -1,6 +1,7 @@
-"""`frfsr data`: pairs are built from photos, checked, and packed."""
+"""`frfsr data`: pairs are built from photos, checked, packed, and put on the Hub."""
 
 import argparse
+import re
 import sys
 from dataclasses import asdict, fields
 
@@ -19,6 +20,11 @@ examples:
   frfsr data build holidays/ pairs.parquet --zoom 1 1 --per-photo 50
   frfsr data check pairs.parquet && frfsr train tiny_rec data=pairs.parquet out=runs/mine
 """
+PUSH_EXAMPLES = """examples:
+  frfsr data push pairs.parquet OWNER/NAME --private
+  frfsr data push pairs.parquet OWNER/NAME --revision v2 --licence cc-by-4.0
+  frfsr data check OWNER/NAME@v2 && frfsr train tiny_rec data=OWNER/NAME@v2 out=runs/mine
+"""
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -29,13 +35,28 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     pack = add_command(data_commands, "pack", run_pack, "put the pairs of a folder into one Parquet file")
     pack.add_argument("source", metavar="PAIRS", help=PAIRS)
     pack.add_argument("output", metavar="out.parquet")
-    pack.add_argument("--split", default="train", metavar="NAME", help=SPLITS)
+    add_source_arguments(pack)
     check = add_command(data_commands, "check", run_check, "report count, sizes, and what is wrong with the images")
     check.add_argument("source", metavar="PAIRS", help=PAIRS)
-    check.add_argument("--split", default="train", metavar="NAME", help=SPLITS)
+    add_source_arguments(check)
     check.add_argument(
         "--crop", type=int, default=160, metavar="N", help="side of the training crops (160); 0: for evaluation only"
     )
+    push = add_command(data_commands, "push", run_push, "put pairs on the Hugging Face Hub, with a card", PUSH_EXAMPLES)
+    push.add_argument("source", metavar="PAIRS", help="a pack, or a folder in a layout that `frfsr data check` reads")
+    push.add_argument("repository", metavar="OWNER/NAME", help="the dataset; made if there is none")
+    push.add_argument("--split", default="train", metavar="NAME", help=SPLITS)
+    push.add_argument("--revision", metavar="BRANCH", help="branch to push to, made if there is none (main)")
+    push.add_argument("--token", help="with the right to write; default: the one of `hf auth login`")
+    push.add_argument("--private", action="store_true", default=None, help="a dataset that is made now is private")
+    push.add_argument("--licence", metavar="NAME", help="of the images, as the Hub names it: cc-by-4.0, ...")
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which rows of a source are read."""
+    parser.add_argument("--split", default="train", metavar="NAME", help=SPLITS)
+    parser.add_argument("--revision", metavar="NAME", help="of a Hub dataset: branch, tag or commit")
+    parser.add_argument("--token", help="for private Hub datasets; default: the one of `hf auth login`")
 
 
 def add_build(commands: argparse._SubParsersAction) -> None:
@@ -81,7 +102,8 @@ def run_pack(options: argparse.Namespace) -> int:
     """Write a pack."""
     from frfsr.data import pack
 
-    print(f"{pack(options.source, options.output, options.split)} pairs in {options.output}")
+    count = pack(options.source, options.output, options.split, revision=options.revision, token=options.token)
+    print(f"{count} pairs in {options.output}")
     return 0
 
 
@@ -89,6 +111,26 @@ def run_check(options: argparse.Namespace) -> int:
     """Print the report; returns 1 if it finds something."""
     from frfsr.data_check import check
 
-    report = check(options.source, options.split, options.crop)
+    report = check(options.source, options.split, options.crop, revision=options.revision, token=options.token)
     print(report)
     return 0 if report.ok else 1
+
+
+def run_push(options: argparse.Namespace) -> int:
+    """Push, and print the dataset's address."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repository):
+        raise UserError(f"{options.repository!r} is no name of a dataset on the Hub: give OWNER/NAME.")
+    from frfsr.data_push import push
+
+    print(
+        push(
+            options.source,
+            options.repository,
+            options.split,
+            revision=options.revision,
+            token=options.token,
+            private=options.private,
+            licence=options.licence,
+        )
+    )
+    return 0
