@@ -115,7 +115,9 @@ class Preparation:
         for number, image in enumerate(images):
             found = references.search(lr, image, self.weight.device)
             if found and references.is_unrelated(found):
-                self.warnings.append(f"{self.name(number)} seems to show nothing of the photo.")
+                self.warnings.append(
+                    f"{self.name(number)} seems to show nothing of the photo: only similar textures are taken from it."
+                )
             chosen += references.choose(number, found, most)
         return self.as_many_as_it_takes(chosen)
 

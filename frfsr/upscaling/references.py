@@ -32,7 +32,8 @@ SMALLEST = 2 * STEP + 2  # positions; below, nothing can be said
 SWITCH = 1.6  # times as coherent must another view be before the reference is resized, and again before it is turned
 SAME = 0.04  # |log zoom| that the network itself bridges better than a resized image
 NOISE = 0.03  # that a finer zoom must gain, in both shares together
-UNRELATED = 0.06  # coherence below which a reference shows nothing of the photo
+UNRELATED = 0.04  # coherence below which nothing of the photo is recognised; ROC in docs/references.md
+SURE = 0.06  # coherence from which on a reference is resized or turned
 
 
 class Found(NamedTuple):
@@ -137,7 +138,7 @@ def best(found: dict[tuple[int, float], Found]) -> tuple[int, float]:
 
 
 def is_unrelated(found: dict[tuple[int, float], Found]) -> bool:
-    """Whether no view shows anything of the photo."""
+    """Whether nothing of the photo is recognised in any view: a reason to say so, not to leave the reference out."""
     return found[best(found)].coherence < UNRELATED
 
 
@@ -152,7 +153,7 @@ def choose(number: int, found: dict[tuple[int, float], Found], most: int) -> lis
     if not found:
         return [View(number)]
     chosen: list[View] = []
-    if is_unrelated(found):
+    if found[best(found)].coherence < SURE:
         as_it_is = found.get((0, 1.0))
         chosen.append(View(number, coherence=as_it_is and as_it_is.coherence))
     for turn, zoom in sorted(found, key=lambda view: -found[view].coherence * prior(*view)):

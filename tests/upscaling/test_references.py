@@ -54,8 +54,9 @@ def test_a_reference_stays_as_it_is_unless_another_view_is_clearly_better():
     assert [(view.turn, view.zoom) for view in choose(3, clear, 1)] == [(0, 2.0)]
     assert [(view.turn, view.zoom) for view in choose(3, clear, 2)] == [(0, 2.0), (0, 1.0)]
     assert choose(3, {}, 1) == [View(3)]
-    nothing = {view: Found(each.coherence / 10, each.zoom) for view, each in clear.items()}
-    assert is_unrelated(nothing)
+    unsure, nothing = ({view: Found(each.coherence / by, each.zoom) for view, each in clear.items()} for by in (8, 20))
+    assert [is_unrelated(found) for found in (clear, unsure, nothing)] == [False, False, True]
+    assert [(view.turn, view.zoom) for view in choose(3, unsure, 1)] == [(0, 1.0)]
     assert [(view.turn, view.zoom) for view in choose(3, nothing, 1)] == [(0, 1.0)]
 
 
