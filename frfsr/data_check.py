@@ -2,10 +2,12 @@
 
 import hashlib
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset
+from PIL import Image as PILImage
 from tqdm import tqdm
 
 from frfsr.data import decode_image, open_pairs, stored_rows
@@ -34,6 +36,7 @@ class Report:
         unsuitable: images that are too small for any use.
         small: inputs that are smaller than the crop, unless all images have one size.
         repeated: pairs or names that come a second time, inputs that are their own reference: noted, but no faults.
+        leaks: images that show what a benchmark shows.
     """
 
     kind: str
@@ -46,11 +49,12 @@ class Report:
     unsuitable: list[Fault] = field(default_factory=list)
     small: list[Fault] = field(default_factory=list)
     repeated: list[Fault] = field(default_factory=list)
+    leaks: list[Fault] = field(default_factory=list)
 
     @property
     def faults(self) -> list[Fault]:
         """All that is wrong."""
-        return self.unpaired + self.unreadable + self.unsuitable + self.small
+        return self.unpaired + self.unreadable + self.unsuitable + self.small + self.leaks
 
     @property
     def notes(self) -> list[str]:
@@ -75,7 +79,7 @@ class Report:
             *_span("input size", self.sizes),
             *_span("reference size", self.reference_sizes),
         ]
-        for title in ("notes", "unpaired", "unreadable", "unsuitable", "small"):
+        for title in ("notes", "unpaired", "unreadable", "unsuitable", "small", "leaks"):
             found = getattr(self, title)
             lines += [f"{title:<16}{line}" for line in found[:SHOWN]]
             if len(found) > SHOWN:
@@ -89,6 +93,7 @@ def check(
     split: str = "train",
     crop: int = 0,
     *,
+    not_in: Sequence[str | Path] = (),
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> Report:
@@ -98,6 +103,7 @@ def check(
         source: as for `frfsr.data.load_pairs`.
         split: as for `frfsr.data.load_pairs`.
         crop: side in pixels of the input crops of a training; 0 if the pairs are for evaluation.
+        not_in: folders and packs of benchmarks, none of which may show what an image shows; needs the extra build.
         revision: as for `frfsr.data.load_pairs`.
         token: as for `frfsr.data.load_pairs`.
 
@@ -108,27 +114,40 @@ def check(
         raise UserError(f"the crop is {crop} pixels: it must be a side, or 0 for evaluation only.")
     pairs = open_pairs(source, split, decode=False, revision=revision, token=token)
     report = Report(pairs.kind, unpaired=pairs.faults)
+    leak_of = _leak_finder(not_in)
     seen: dict[str | bytes, str] = {}
     rows = pairs.rows
     assert isinstance(rows, Dataset)  # as it is no stream
     for row in tqdm(stored_rows(rows), total=len(rows), desc="checking", unit="pair", disable=None):
         report.count += 1
         report.references.append(len(row["references"]))
-        _check_files(row, report, crop)
+        _check_files(row, report, crop, leak_of)
         _check_repeated(row, report, seen)
     if len({*report.sizes, *report.reference_sizes}) == 1:  # small pieces of one size make batches as they are
         report.small.clear()
     return report
 
 
-def _check_files(row: dict, report: Report, crop: int) -> None:
+def _leak_finder(not_in: Sequence[str | Path]) -> Callable[[PILImage.Image], str | None]:
+    """What tells, in one line, which benchmark image shows what an image shows."""
+    if not not_in:
+        return lambda image: None
+    from frfsr.building.leakage import Benchmarks
+
+    return Benchmarks(not_in).find_in
+
+
+def _check_files(row: dict, report: Report, crop: int, leak_of: Callable[[PILImage.Image], str | None]) -> None:
     for place, file in enumerate([row["input"], *row["references"]]):
         name = f"{row['name']}, {f'reference {place}' if place else 'input'}"
         try:
-            width, height = decode_image(file).size
+            image = decode_image(file)
         except UserError as error:
             report.unreadable.append(Fault(name, str(error)))
             continue
+        width, height = image.size
+        if leak := leak_of(image):
+            report.leaks.append(Fault(name, leak))
         (report.reference_sizes if place else report.sizes).append((width, height))
         if min(width, height) < SCALE:
             report.unsuitable.append(Fault(name, f"{width}x{height} is smaller than {SCALE}x{SCALE}"))

@@ -72,7 +72,7 @@ def scan(path: Path, split: str) -> Layout:
     """
     if not path.is_dir():
         raise UserError(f"{path} is neither a folder nor a Parquet pack; expected {LAYOUTS}")
-    folder = path if any((path / name).is_file() for name in METADATA_FILES) else split_folder(path, split)
+    folder = path if any((path / name).is_file() for name in METADATA_FILES) else _unwrapped(split_folder(path, split))
     if (folder / "input").is_dir() != (folder / "ref").is_dir():
         present, absent = ("input", "ref") if (folder / "input").is_dir() else ("ref", "input")
         raise UserError(f"{folder} has {present}/ but no {absent}/")
@@ -88,6 +88,13 @@ def scan(path: Path, split: str) -> Layout:
     if not layout.pairs and not layout.faults:
         raise UserError(f"{folder} holds no images; expected {LAYOUTS}")
     return layout
+
+
+def _unwrapped(folder: Path) -> Path:
+    """The folder, or the only one in it, as in test/CUFED5/ of the CUFED that TTSR and MASA train on."""
+    entries = [entry for entry in folder.iterdir() if entry.name[0] != "."]
+    only = entries[0] if len(entries) == 1 else folder
+    return _unwrapped(only) if only.is_dir() and only != folder and only.name not in ("input", "ref") else folder
 
 
 def images(folder: Path) -> list[Path]:

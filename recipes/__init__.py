@@ -1,1 +1,1 @@
-"""Training recipes: `accelerate launch recipes/train.py --config recipes/tiny_rec.yaml ...`."""
+"""Training recipes: `accelerate launch --quiet recipes/train.py --config recipes/tiny_rec.yaml ...`."""

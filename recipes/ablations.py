@@ -1,7 +1,7 @@
 """Train the variants of an ablation with one seed and one budget, and print them as the paper's table does.
 
-`accelerate launch recipes/ablations.py vii --config tiny_rec --test cufed5=DIR data=PAIRS out=FOLDER steps=2000`.
-Settings are those of recipes/train.py; the variants' runs are the subfolders of FOLDER, and the same command again
+`accelerate launch --quiet recipes/ablations.py vii --config tiny_rec --test cufed5=DIR data=PAIRS out=OUT steps=2000`.
+Settings are those of recipes/train.py; the variants' runs are the subfolders of OUT, and the same command again
 resumes. Table ix takes a configuration of stage all, of any architecture that can reuse features; with `--rec CONFIG`
 its rec stage is trained first, and the variants start from there. With several `--seeds` each variant is trained once
 for each, and the table has means and standard deviations.

@@ -1,4 +1,4 @@
-"""Train a network: `accelerate launch recipes/train.py --config tiny_rec data=PAIRS out=RUN`, or `frfsr train`.
+"""Train a network: `accelerate launch --quiet recipes/train.py --config tiny_rec data=PAIRS out=RUN`, or `frfsr train`.
 
 Each field of TrainingConfig (recipes/config.py) can be set in the yaml or as KEY=VALUE behind it, those of the model as
 model.KEY=VALUE. The same command again resumes where the run stopped.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -115,3 +116,11 @@ def test_a_mistake_under_accelerate_launch_ends_with_our_line(training_pairs, tm
     assert finished.returncode != 0
     assert finished.stderr.splitlines()[-1].startswith("train: lr: should be a valid number")
     assert "Traceback" not in finished.stderr
+
+
+def test_every_command_that_is_told_keeps_accelerate_quiet():
+    """Without --quiet its launcher adds a traceback to our line, which nothing that a recipe can do prevents."""
+    checkout = RECIPES.resolve().parent
+    for file in (checkout / "README.md", *(checkout / "docs").rglob("*.md"), *(checkout / "recipes").glob("*.py")):
+        for command in re.findall(r"accelerate launch .*(?:recipes/\w+\.py|which frfsr)", file.read_text()):
+            assert "--quiet" in command, f"{file.name}: {command}"

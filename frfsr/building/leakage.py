@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
+from PIL import Image as PILImage
 from tqdm import tqdm
 
 from frfsr.building.matches import mutual_matches, root_sift
@@ -62,6 +63,11 @@ class Benchmarks:
             if len(self.images) == count:
                 raise UserError(f"{source} holds no image with which photos could be compared.")
         self.identity = identity.hexdigest()
+
+    def find_in(self, image: PILImage.Image) -> str | None:
+        """As `find`, for an RGB image; in one line."""
+        found = self.find(describe(np.asarray(image), LONGEST, points=4 * POINTS))
+        return f"as {found[0]} ({found[1]})" if found else None
 
     def find(self, features: Features) -> tuple[str, str] | None:
         """The benchmark image that shows the same as a photo, and how that is known; None if there is none."""

@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from dataclasses import asdict, fields
+from typing import Any
 
 from frfsr.building.options import BuildOptions
 from frfsr.commands.arguments import add_command, described
@@ -11,6 +12,7 @@ from frfsr.errors import UserError
 
 PAIRS = "folder (CUFED, CUFED5, WR-SR, ImageFolder), packs or Hub id, perhaps with @REVISION"
 SPLITS = "train (default), test, train[:100], ..."
+NOT_IN: dict[str, Any] = dict(metavar="FOLDER", nargs="+", action="extend", default=[])
 BUILD_EXAMPLES = """PHOTOS has a folder for each place with two or more photos, which are matched with each other.
 input/ + ref/ (CUFED, WR-SR), CUFED5's groups and an ImageFolder with metadata are matched as they are paired.
 Beside out.parquet lies out.json, the report. Interrupted, the same command goes on where it stopped.
@@ -42,6 +44,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     check.add_argument(
         "--crop", type=int, default=160, metavar="N", help="side of the training crops (160); 0: for evaluation only"
     )
+    check.add_argument(
+        "--not-in", **NOT_IN, help="benchmarks, folders or packs that must not show the same; extra build"
+    )
     push = add_command(data_commands, "push", run_push, "put pairs on the Hugging Face Hub, with a card", PUSH_EXAMPLES)
     push.add_argument("source", metavar="PAIRS", help="a pack, or a folder in a layout that `frfsr data check` reads")
     push.add_argument("repository", metavar="OWNER/NAME", help="the dataset; made if there is none")
@@ -65,12 +70,7 @@ def add_build(commands: argparse._SubParsersAction) -> None:
     build.add_argument("source", metavar="PHOTOS", help="folder of photos, best with a folder for each place")
     build.add_argument("output", metavar="out.parquet")
     build.add_argument(
-        "--not-in",
-        metavar="FOLDER",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="benchmarks, folders or packs: photos that show what they show are left out",
+        "--not-in", **NOT_IN, help="benchmarks, folders or packs: photos that show what they show are left out"
     )
     texts = described(BuildOptions)
     for name, default in asdict(BuildOptions()).items():
@@ -111,7 +111,14 @@ def run_check(options: argparse.Namespace) -> int:
     """Print the report; returns 1 if it finds something."""
     from frfsr.data_check import check
 
-    report = check(options.source, options.split, options.crop, revision=options.revision, token=options.token)
+    report = check(
+        options.source,
+        options.split,
+        options.crop,
+        not_in=options.not_in,
+        revision=options.revision,
+        token=options.token,
+    )
     print(report)
     return 0 if report.ok else 1
 

@@ -135,6 +135,14 @@ def test_a_benchmark_photo_is_found_and_left_out(photos, tmp_path) -> None:
     assert "leak            castle/near.png: as " in str(report)
 
 
+def test_a_pack_is_checked_against_benchmarks(built, photos, tmp_path, capsys) -> None:
+    save(tmp_path / "free", strange=texture(9, 200, 200))
+    assert main(["data", "check", str(built), "--not-in", str(tmp_path / "free")]) == 0
+    report = check(built, "train[:3]", not_in=[photos / "castle", photos / "bridge"])
+    assert len(report.leaks) == 6
+    assert "leaks           000000, input: as " in str(report)
+
+
 def test_bad_photos_and_copies_are_named_and_give_no_pairs(photos, tmp_path) -> None:
     place = tmp_path / "photos"
     image = texture(0)

@@ -104,6 +104,16 @@ def test_split_subfolder(tmp_path: Path, save, shades) -> None:
     assert shades(load_pairs(tmp_path, split="validation")) == [("y", 2, [])]
 
 
+def test_cufed_as_others_unpack_it(tmp_path: Path, cufed, cufed5, shades) -> None:
+    """TTSR and MASA: train/input, train/ref, test/CUFED5; SRNTT: train/CUFED/input, ref and map_321."""
+    cufed(tmp_path / "ttsr" / "train")
+    cufed5(tmp_path / "ttsr" / "test" / "CUFED5")
+    cufed(tmp_path / "srntt" / "train" / "CUFED")
+    (tmp_path / "srntt" / "train" / "CUFED" / "map_321").mkdir()
+    assert shades(load_pairs(tmp_path / "ttsr")) == shades(load_pairs(tmp_path / "srntt")) == LAYOUTS["cufed"]
+    assert shades(load_pairs(tmp_path / "ttsr", split="test")) == LAYOUTS["cufed5"]
+
+
 def test_pairs_file_may_name_several_references(tmp_path: Path, save, shades) -> None:
     save(tmp_path / "input", a=1)
     save(tmp_path / "ref", p=2, q=3)
