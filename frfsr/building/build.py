@@ -120,7 +120,7 @@ def usable(place: list[Photo], benchmarks: Benchmarks, work: Work, report: Repor
             report.skipped.append(Fault(photo.name, f"the same file as {same}"))
             continue
         features = work.features(
-            lambda photo=photo: describe(pixels_of(photo.file), options.longest, options.cell),
+            lambda photo=photo: describe(pixels_of(photo), options.longest, options.cell),
             *("features", photo.identity, options.longest, options.cell),
         )
         if isinstance(features, str):
@@ -172,7 +172,7 @@ def cut(first: Photo, second: Photo, known: dict[Photo, Features], work: Work, r
             return [], {}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).digest()
         rng = np.random.default_rng(int.from_bytes(digest[:8]))
-        inputs, references = (Side(pixels_of(photo.file), known[photo]) for photo in (first, second))
+        inputs, references = (Side(pixels_of(photo), known[photo]) for photo in (first, second))
         return cells_of(inputs, references, places, report.settings, rng)
 
     file = work.cells(make, *identity)

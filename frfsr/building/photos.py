@@ -125,7 +125,7 @@ def identified(files: dict[Path, None], folder: Path, faults: list[Fault]) -> It
 
 
 @lru_cache(maxsize=3)
-def pixels_of(file: Path) -> np.ndarray:
+def pixels_of(photo: Photo) -> np.ndarray:
     """Upright RGB pixels, (H, W, 3) uint8, by the project's reader; the last three are kept.
 
     Raises:
@@ -133,7 +133,7 @@ def pixels_of(file: Path) -> np.ndarray:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notes on metadata and further pictures in the file
-        return read_photo(file, strict=True).rgb8()
+        return read_photo(photo.file, strict=True).rgb8()
 
 
 def describe(pixels: np.ndarray, longest: int, smallest: int = 0, points: int = POINTS) -> Features:

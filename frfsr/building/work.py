@@ -60,14 +60,15 @@ class Work:
         """Features of a photo, or why it has none."""
         file = self.file("npz", *identity)
         if not file.exists():
+            known: dict[str, Any]
             try:
                 known = make()._asdict()
             except UserError as error:
                 known = {"fault": np.array(str(error))}
             with whole_file(file) as partial, open(partial, "wb") as opened:
-                np.savez(opened, allow_pickle=False, **known)
-        with np.load(file) as known:
-            return str(known["fault"]) if "fault" in known else Features(**known)
+                np.savez(opened, **known)
+        with np.load(file) as stored:
+            return str(stored["fault"]) if "fault" in stored else Features(**stored)
 
     def value(self, make: Callable[[], Any], *identity: Any) -> Any:
         """Anything that JSON has."""
