@@ -24,10 +24,12 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Make the pages."""
+    """Make the pages, those of the packaged weights' cards too."""
     for package, modules in packages().items():
         text = "\n\n".join([f"# {package}", *(f"::: {module}" for module in modules)])
         files.append(File.generated(config, f"reference/{package}.md", content=text))
+    for card in CHECKOUT.glob("frfsr/weights/*/README.md"):
+        files.append(File.generated(config, f"cards/{card.parent.name}.md", content=card_page(card.read_text())))
     files.append(File.generated(config, COMMANDS, content="\n\n".join(["# Command line", *describe(build_parser())])))
 
 
@@ -45,6 +47,12 @@ def packages() -> dict[str, list[str]]:
         names = sorted(file.stem for file in CHECKOUT.joinpath(*package.split(".")).glob("*.py"))
         found[package] = [package, *(f"{package}.{name}" for name in names if not name.startswith("_"))]
     return found
+
+
+def card_page(card: str) -> str:
+    """A model card as a page, with what the Hub reads at its head at the end."""
+    _, facts, text = card.split("---\n", 2)
+    return f"{text.strip()}\n\n## What the Hub reads\n\n```yaml\n{facts}```\n"
 
 
 def describe(parser: argparse.ArgumentParser) -> Iterator[str]:

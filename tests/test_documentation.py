@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from unittest.mock import patch
 
@@ -12,23 +13,24 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-RUNNABLE = ["first_photo.md", "evaluate.md", "add_a_network.md", "feature_reuse.md"]
+TUTORIALS = ("first_photo", "evaluate", "add_a_network", "feature_reuse")
+RUNNABLE = [*(f"tutorials/{name}.md" for name in TUTORIALS), "export.md"]
 
 
 @pytest.mark.parametrize("page", RUNNABLE)
-def test_the_code_of_a_tutorial_runs(page, monkeypatch, tmp_path) -> None:
+def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path) -> None:
     """All blocks of a page as one program."""
     from frfsr.architectures import ARCHITECTURES
 
     monkeypatch.chdir(tmp_path)
-    text = (CHECKOUT / "docs/tutorials" / page).read_text()
+    text = (CHECKOUT / "docs" / page).read_text()
     # Line numbers of a failure are those of the page.
     lines = [""] * text.count("\n")
     for block in BLOCK.finditer(text):
         first = text.count("\n", 0, block.start(1))
         code = block[1].splitlines()
         lines[first : first + len(code)] = code
-    program = compile("\n".join(lines), str(CHECKOUT / "docs/tutorials" / page), "exec")
+    program = compile("\n".join(lines), str(CHECKOUT / "docs" / page), "exec")
     with patch.dict(ARCHITECTURES):  # a page may add to the list that all modules share
         exec(program, {"__name__": page})
 
@@ -68,3 +70,20 @@ def test_links_of_the_checkout_lead_somewhere(name) -> None:
         if name == "README.md":
             assert target.startswith("https://"), f"{target} has no meaning on PyPI"
         assert place.startswith("https://") or (CHECKOUT / place).exists(), target
+
+
+def test_the_container_file_names_what_there_is() -> None:
+    """No container is built here: its extras, command and Python are those of the package, its sources are there."""
+    text = (CHECKOUT / "Containerfile").read_text()
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    (extras,) = re.findall(r'"/src\[([\w,]+)\]"', text)
+    assert set(extras.split(",")) <= project["optional-dependencies"].keys()
+    (command,) = re.findall(r'^ENTRYPOINT \["(\w+)"\]$', text, re.MULTILINE)
+    assert command in project["scripts"]
+    (python,) = re.findall(r"^FROM python:([\d.]+)-slim$", text, re.MULTILINE)
+    assert f"Programming Language :: Python :: {python}" in project["classifiers"]
+    for source in re.findall(r"^COPY (\S+) ", text, re.MULTILINE):
+        assert (CHECKOUT / source).exists()
+    ignored = (CHECKOUT / ".dockerignore").read_text().split("\n")
+    assert {".git", ".venv*"} <= set(ignored), "the image would take gigabytes of the checkout"
+    assert not [name for name in ("frfsr", "kernels", "evals", "recipes", "README.md") if name in ignored]
