@@ -53,7 +53,17 @@ class Item:
     enlarged: bool = False
 
     def load(self, protocol: LRProtocol) -> Sample:
-        """Decode the images and make the LR; UserError if a file is broken."""
+        """Decode the images and make the LR.
+
+        Args:
+            protocol: of the LR.
+
+        Returns:
+            The images of the sample.
+
+        Raises:
+            UserError: a file is broken.
+        """
         hr = crop_to_multiple(np.asarray(decode_image(self.input)))
         if min(hr.shape[:2]) == 0:
             raise UserError("smaller than 4x4 pixels")
@@ -66,7 +76,17 @@ class Item:
         return Sample(self.name, hr, lr, references)
 
     def fingerprint(self, with_references: bool = True) -> str:
-        """SHA-256 of all that `load` depends on besides the protocol; UserError if a file is missing."""
+        """Hash all that `load` depends on besides the protocol.
+
+        Args:
+            with_references: count the references too.
+
+        Returns:
+            SHA-256 in hexadecimal digits.
+
+        Raises:
+            UserError: a file is missing.
+        """
         digest = hashlib.sha256(str((self.order, self.enlarged) if with_references else ()).encode())
         for file in (self.input, *(self.references if with_references else ())):
             digest.update(hashlib.sha256(stored_bytes(file)).digest())
@@ -207,7 +227,17 @@ class TestSet:
 
 
 def as_test_set(benchmark: TestSet | str | Path) -> TestSet:
-    """A test set as it is, or the one that `read_data` finds; UserError if those are several."""
+    """Give a test set as it is, or the one that `read_data` finds.
+
+    Args:
+        benchmark: a test set, ``NAME=PATH``, or a folder that is named like a benchmark.
+
+    Returns:
+        The test set.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
     if isinstance(benchmark, TestSet):
         return benchmark
     found = read_data([benchmark])

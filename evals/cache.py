@@ -36,7 +36,15 @@ class ScoreCache:
             return None
 
     def put(self, key: str, values: dict) -> None:
-        """Store values that JSON can hold; UserError if the place cannot be written."""
+        """Store the values of a key.
+
+        Args:
+            key: a file name without its ending.
+            values: what JSON can hold.
+
+        Raises:
+            UserError: the place cannot be written.
+        """
         file = self._file(key)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

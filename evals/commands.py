@@ -1,11 +1,11 @@
 """``frfsr eval``: its arguments (without importing torch) and what it does."""
 
 import argparse
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
+from frfsr.commands.arguments import add_command, add_engine_arguments, engine_options
 from frfsr.errors import UserError
 from frfsr.evals.choices import PUBLISHED, TableName, read_data, read_references, rules
 from frfsr.evals.setup import (
@@ -14,11 +14,9 @@ from frfsr.evals.setup import (
     load_upscalers,
     open_laboratory,
     open_test_sets,
-    read_engine,
     read_protocol,
 )
 from frfsr.files import require_writable, write_text
-from frfsr.upscaling.options import parse_views
 
 EXAMPLES = """examples:
   frfsr eval --data wrsr=data/WR-SR --models frfsr-tiny bicubic --json wrsr.json
@@ -75,57 +73,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     speed.add_argument("--device", help="cpu, cuda, ...; default: all there are")
 
 
-def add_command(
-    commands: argparse._SubParsersAction, name: str, function: Callable[[argparse.Namespace], int], summary: str
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    parser.set_defaults(run=function)
-    return parser
-
-
 def add_models_and_data(parser: argparse.ArgumentParser, models: list[str]) -> None:
     """What is compared, on what, and how it is run and measured."""
     parser.add_argument("--models", metavar="NAME", nargs="+", default=models, help=f"{MODELS} ({' '.join(models)})")
     parser.add_argument("--sisr", metavar="NAME", nargs="+", default=[], help="single-image networks, without --base")
     parser.add_argument("--data", metavar="TEST", nargs="+", action="extend", default=[], help=DATA)
     parser.add_argument("--base", metavar="NAME", help="a single-image network (file, folder) whose image is refined")
-    parser.add_argument(
-        "--views",
-        type=parse_views,
-        default=PUBLISHED.views,
-        metavar="N",
-        help="off (default, as published): references as they are; auto: resized and turned too, as upscale does; or N",
-    )
-    parser.add_argument(
-        "--strength", type=float, default=PUBLISHED.strength, metavar="S", help="0 ... 1, of the references' part (1)"
-    )
-    parser.add_argument(
-        "--upsampled", default=PUBLISHED.upsampled, metavar="HOW", help="8-bit (default, as published) or exact"
-    )
     parser.add_argument("--lr", default="pil", metavar="WHOSE", help="bicubic that makes the LR: pil (default), matlab")
     parser.add_argument("--border", metavar="N", type=int, default=4, help="pixels left out at each side (4)")
     parser.add_argument("--lpips", metavar="FILE", help="measure LPIPS too: safetensors of AlexNet, or torchvision")
     parser.add_argument("--jobs", metavar="N", type=int, default=1, help="images in flight at a time (1)")
     parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU where there is one")
+    add_engine_arguments(parser, PUBLISHED)
 
 
 def add_references(parser: argparse.ArgumentParser) -> None:
+    """Add --references."""
     parser.add_argument("--references", metavar="WHICH", default="true", help=REFERENCES)
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:
+    """Add --out."""
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="folder for the results; its cache/ keeps the scores"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Evaluate every model on every test set; returns the exit code, 1 if any image failed.
+    """Evaluate every model on every test set.
+
+    Args:
+        options: of `frfsr eval`.
+
+    Returns:
+        The exit code, 1 if any image failed.
 
     Raises:
         UserError: wrong arguments, data or models; a package is missing.
     """
-    paths, engine = read_data(options.data), read_engine(options)
+    paths, engine = read_data(options.data), engine_options(options, PUBLISHED)
     reference, level = read_references(options.references)
     if options.json:
         require_writable(options.json)
@@ -153,14 +139,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 def run_tables(options: argparse.Namespace) -> int:
-    """Measure what the chosen tables need and write them; returns 1 if any image failed.
+    """Measure what the chosen tables need and write them.
+
+    Args:
+        options: of `frfsr eval tables`.
+
+    Returns:
+        The exit code, 1 if any image failed.
 
     Raises:
         UserError: wrong arguments, data or models; a package is missing.
     """
     if "paired" in options.tables and find_spec("scipy") is None:
         raise UserError("paired differences need scipy: pip install 'frfsr[eval]'")
-    paths, engine = read_data(options.data), read_engine(options)
+    paths, engine = read_data(options.data), engine_options(options, PUBLISHED)
     laboratory = open_laboratory(options, paths)
     from accelerate import PartialState
 
@@ -186,7 +178,13 @@ def run_tables(options: argparse.Namespace) -> int:
 
 
 def run_figures(options: argparse.Namespace) -> int:
-    """Make the pictures and the report; returns 1 if any image failed.
+    """Make the pictures and the report.
+
+    Args:
+        options: of `frfsr eval figures`.
+
+    Returns:
+        The exit code, 1 if any image failed.
 
     Raises:
         UserError: wrong arguments, data or models; a package is missing.
@@ -194,7 +192,7 @@ def run_figures(options: argparse.Namespace) -> int:
     for package in ("matplotlib", "jinja2"):
         if find_spec(package) is None:
             raise UserError(f"figures need {package}: pip install 'frfsr[eval]'")
-    paths, engine = read_data(options.data), read_engine(options)
+    paths, engine = read_data(options.data), engine_options(options, PUBLISHED)
     reference, _ = read_references(options.references)
     if options.benchmark not in paths:
         raise UserError(f"--data has no {options.benchmark}; there are {', '.join(paths)}")

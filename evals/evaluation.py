@@ -86,6 +86,9 @@ def evaluate(
         cache: scores found here are not computed again; a plain function's are never kept.
         jobs: images in flight at a time in this process; more than one overlaps reading and measuring with a GPU.
 
+    Returns:
+        The scores image by image, and the failures.
+
     Raises:
         UserError: there is no such model or benchmark, or a package is missing that is measured with.
 

@@ -30,14 +30,19 @@ class Box(NamedTuple):
     side: int
 
     def cut(self, image: np.ndarray) -> np.ndarray:
+        """Cut the box (side, side, 3) out of an HR image (H, W, 3)."""
         return image[self.top : self.top + self.side, self.left : self.left + self.side]
 
 
 def choose_crop(results: Sequence[np.ndarray], side: int = CROP) -> Box:
-    """The window in which the results (height, width, 3) differ most from one another.
+    """Find the window in which some results differ most from one another.
 
     Args:
-        side: of the window; less where the image is smaller.
+        results: (height, width, 3) uint8 each, of one size.
+        side: of the window in pixels; less where the image is smaller.
+
+    Returns:
+        The window.
     """
     values = np.stack([studio_luma(image) for image in results])
     spread = values.max(axis=0) - values.min(axis=0)
@@ -50,7 +55,18 @@ def choose_crop(results: Sequence[np.ndarray], side: int = CROP) -> Box:
 
 
 def check_crop(box: Box, image: np.ndarray) -> Box:
-    """The box itself; raises UserError if it does not lie in the image."""
+    """Refuse a box that does not lie in an image.
+
+    Args:
+        box: of pixels.
+        image: (height, width, 3).
+
+    Returns:
+        The box itself.
+
+    Raises:
+        UserError: a part of it lies outside.
+    """
     height, width = image.shape[:2]
     if box.side < 1 or box.left < 0 or box.top < 0 or box.left + box.side > width or box.top + box.side > height:
         raise UserError(f"the crop {tuple(box)} does not lie in the image of {width}x{height} pixels")

@@ -39,7 +39,20 @@ class Choice:
 
 
 def choose_images(laboratory: Laboratory, upscalers: Sequence[Upscaler], benchmark: str, choice: Choice) -> list[str]:
-    """The names to show, in the order of `Choice`; raises UserError for unknown ones."""
+    """Name the images to show, in the order of `Choice`.
+
+    Args:
+        laboratory: measures, where the scores choose.
+        upscalers: whose scores those are.
+        benchmark: the test set's name.
+        choice: what is asked for.
+
+    Returns:
+        Names of images of the test set.
+
+    Raises:
+        UserError: the test set has no image of a name.
+    """
     available = laboratory.test_set(benchmark, choice.reference).names
     if unknown := [name for name in choice.names if name not in available]:
         raise UserError(f"there is no image {unknown[0]!r}; there are {', '.join(available[:5])}, ...")
@@ -57,7 +70,17 @@ def choose_images(laboratory: Laboratory, upscalers: Sequence[Upscaler], benchma
 def picture_items(
     laboratory: Laboratory, upscalers: Sequence[Upscaler], benchmark: str, choice: Choice
 ) -> list[Slider | Figure]:
-    """For every chosen image a slider, the compared crops, the error maps and what the last network did inside."""
+    """Make for every chosen image a slider, the compared crops, the error maps and what the last network did inside.
+
+    Args:
+        laboratory: measures.
+        upscalers: that are compared, in this order.
+        benchmark: the test set's name.
+        choice: of the images.
+
+    Returns:
+        What the report shows.
+    """
     test_set = laboratory.test_set(benchmark, choice.reference)
     network = next((u for u in reversed(upscalers) if isinstance(u, NetworkUpscaler) and u.uses_references), None)
     items: list[Slider | Figure] = []
@@ -82,7 +105,17 @@ def picture_items(
 
 
 def chart_items(laboratory: Laboratory, upscalers: Sequence[Upscaler], benchmark: str, quoted: bool) -> list[Figure]:
-    """Figure 12 (quality, size and runtime) and figures 10 and 11 (shuffled references)."""
+    """Make figure 12 (quality, size and runtime) and figures 10 and 11 (shuffled references).
+
+    Args:
+        laboratory: measures.
+        upscalers: that are compared.
+        benchmark: the test set's name.
+        quoted: show the paper's figures too.
+
+    Returns:
+        What the report shows.
+    """
     label = laboratory.test_set(benchmark).label
     contestants = [
         Contestant(

@@ -39,6 +39,9 @@ def psnr_y(sr: Picture, hr: Picture, border: int = 4) -> float:
         hr: the truth.
         border: pixels left out at each side.
 
+    Returns:
+        Decibels.
+
     Examples:
         >>> import numpy as np
         >>> from frfsr import evals
@@ -46,7 +49,7 @@ def psnr_y(sr: Picture, hr: Picture, border: int = 4) -> float:
         >>> f"{evals.psnr_y(truth + 2, truth):.2f} dB"
         '43.43 dB'
     """
-    return _psnr(studio_luma(_inner(sr, border)), studio_luma(_inner(hr, border)))
+    return _psnr(*(studio_luma(_inner(image, border)) for image in (sr, hr)))
 
 
 def psnr_rgb(sr: Picture, hr: Picture, border: int = 4) -> float:
@@ -67,7 +70,7 @@ def psnr_rgb(sr: Picture, hr: Picture, border: int = 4) -> float:
         >>> f"{evals.psnr_rgb(truth + 2, truth):.2f} dB"
         '42.11 dB'
     """
-    return _psnr(_inner(sr, border).astype(np.float64), _inner(hr, border).astype(np.float64))
+    return _psnr(*(_inner(image, border).astype(np.float64) for image in (sr, hr)))
 
 
 def ssim_y(sr: Picture, hr: Picture, border: int = 4) -> float:
@@ -91,7 +94,7 @@ def ssim_y(sr: Picture, hr: Picture, border: int = 4) -> float:
         >>> f"{evals.ssim_y(truth, truth):.4f}"
         '1.0000'
     """
-    return _ssim(studio_luma(_inner(sr, border)), studio_luma(_inner(hr, border)))
+    return _ssim(*(studio_luma(_inner(image, border)) for image in (sr, hr)))
 
 
 def ssim_rgb(sr: Picture, hr: Picture, border: int = 4) -> float:
@@ -104,12 +107,12 @@ def ssim_rgb(sr: Picture, hr: Picture, border: int = 4) -> float:
         >>> f"{evals.ssim_rgb(truth, truth):.4f}"
         '1.0000'
     """
-    sr, hr = _inner(sr, border), _inner(hr, border)
-    return float(np.mean([_ssim(sr[..., c].astype(np.float64), hr[..., c].astype(np.float64)) for c in range(3)]))
+    channels = (rearrange(_inner(image, border).astype(np.float64), "h w c -> c h w") for image in (sr, hr))
+    return float(np.mean([_ssim(*pair) for pair in zip(*channels, strict=True)]))
 
 
 def lpips_alex(sr: Picture, hr: Picture, border: int = 4, alexnet: str | Path | None = None) -> float:
-    """Measure the perceptual distance LPIPS v0.1 with AlexNet on RGB in [-1, 1]: 0 for equal images, larger is worse.
+    """Measure the perceptual distance LPIPS v0.1 with AlexNet on RGB in [-1, 1].
 
     Args:
         sr: the result.
@@ -117,6 +120,9 @@ def lpips_alex(sr: Picture, hr: Picture, border: int = 4, alexnet: str | Path | 
         border: pixels left out at each side.
         alexnet: safetensors file with torchvision's AlexNet convolutions (``features.N.weight``, ``features.N.bias``);
             by default torchvision downloads them once.
+
+    Returns:
+        The distance: 0 for equal images, larger is worse.
 
     Raises:
         UserError: the ``lpips`` package or the AlexNet weights cannot be had, or the images are below 31x31 pixels.

@@ -60,7 +60,17 @@ class Laboratory:
         return self.test_sets[key]
 
     def evaluate(self, upscaler: Upscaler, name: str, reference: ReferenceRule = "true", level: int = 1) -> Evaluation:
-        """The result on the benchmark, computed once."""
+        """Measure an upscaler on a benchmark, once.
+
+        Args:
+            upscaler: what is measured.
+            name: the benchmark's.
+            reference: which references it is given.
+            level: of their relevance, 1 to 5, where the rule asks for one.
+
+        Returns:
+            The result.
+        """
         key = upscaler.name, upscaler.identity, name, reference, level
         if key not in self.results:
             test_set = self.test_set(name, reference, level)
@@ -197,7 +207,17 @@ NEED_CUFED5 = ("III", "shuffles")
 
 
 def grid(title: str, laboratory: Laboratory, upscalers: Sequence[Upscaler], columns: Sequence[Column]) -> Table:
-    """PSNR / SSIM of every model (row) in every column (label, benchmark, rule for references, level)."""
+    """Measure PSNR / SSIM of every model in every column.
+
+    Args:
+        title: of the table.
+        laboratory: measures.
+        upscalers: a row each.
+        columns: label, benchmark, rule for references, level.
+
+    Returns:
+        The table.
+    """
     rows = []
     for upscaler in upscalers:
         results = [laboratory.evaluate(upscaler, *column[1:]) for column in columns]
@@ -242,6 +262,9 @@ def make_tables(
         upscalers: a row each.
         keys: which tables.
         quoted: show the paper's figures too.
+
+    Returns:
+        The tables by their names.
     """
     tables: dict[TableName, Table] = {}
     for key in keys:

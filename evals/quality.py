@@ -73,6 +73,7 @@ class Zoomed:
         self.parameters = upscaler.parameters
 
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
+        """Enlarge; see `Upscaler.__call__`."""
         return self.upscaler(lr, [resized(reference, self.zoom) for reference in references])
 
 
@@ -143,7 +144,14 @@ def share(zoomed: float | None, none: float | None, true: float | None) -> float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; returns 0, 1 if an image could not be measured, 2 for bad input."""
+    """Print the table.
+
+    Args:
+        arguments: of the command line; by default those of the process.
+
+    Returns:
+        The exit code: 0, 1 if an image could not be measured, 2 for bad input.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="DIR", required=True, help="folder of the test sets")
     parser.add_argument("--model", metavar="NAME", default="frfsr-tiny", help="as for frfsr upscale (%(default)s)")

@@ -39,6 +39,9 @@ def as_html(title: str, items: Sequence[Slider | Figure], text: str) -> str:
         title: of the page.
         items: what it shows, in this order.
         text: shown as it is below them (tables, protocol).
+
+    Returns:
+        HTML, with the pictures in it.
     """
     environment = Environment(autoescape=True)
     environment.filters["data_url"] = data_url

@@ -45,6 +45,9 @@ def measure_runtime(upscaler: Upscaler, size: tuple[int, int] = CUFED5_LR) -> Ru
     Args:
         upscaler: what is timed.
         size: (height, width) of the LR image, by default CUFED5's usual one; the reference is four times as large.
+
+    Returns:
+        Time and peak memory.
     """
     rng = np.random.default_rng(0)
     height, width = size
@@ -72,7 +75,11 @@ def measure_runtime(upscaler: Upscaler, size: tuple[int, int] = CUFED5_LR) -> Ru
 
 
 def start_of_peak() -> float | None:
-    """Give back what is free, reset the peak, and return the MiB that the process holds; None where nothing tells."""
+    """Give back what is free, and reset the peak.
+
+    Returns:
+        MiB that the process holds; None where nothing tells.
+    """
     gc.collect()
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # another C library than GNU's
@@ -97,6 +104,13 @@ def peak_resident() -> float:
 
 
 def resident(field: str) -> float:
-    """Return the MiB of a field of Linux's /proc/self/status: VmRSS (now) or VmHWM (peak)."""
+    """Read how much memory the process holds.
+
+    Args:
+        field: of Linux's /proc/self/status: VmRSS (now) or VmHWM (peak).
+
+    Returns:
+        MiB.
+    """
     found = re.search(rf"{field}:\s*(\d+) kB", STATUS.read_text())
     return int(found[1]) / 2**10 if found else 0.0

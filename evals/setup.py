@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frfsr.errors import UserError
-from frfsr.evals.choices import ReferenceRule
+from frfsr.evals.choices import PUBLISHED, ReferenceRule
 from frfsr.upscaling.options import Options
 
 if TYPE_CHECKING:
@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from frfsr.evals.upscalers import Upscaler
 
 
-def read_engine(options: argparse.Namespace) -> Options:
-    """The engine's settings."""
-    return Options(views=options.views, strength=options.strength, upsampled=options.upsampled)
-
-
 def read_protocol(options: argparse.Namespace) -> "Protocol":
-    """What is measured; raises UserError before anything is loaded if something that it needs is missing."""
+    """Read what is measured, before anything is loaded.
+
+    Args:
+        options: of the command.
+
+    Returns:
+        The protocol.
+
+    Raises:
+        UserError: something that it needs is missing.
+    """
     from frfsr.evals.protocol import Protocol
 
     if options.jobs < 1:
@@ -35,13 +40,19 @@ def read_protocol(options: argparse.Namespace) -> "Protocol":
 
 
 def describe(engine: Options, base: str | None) -> str:
-    """How networks were run, in one line."""
-    refined = f", refining {Path(base).stem}" if base else ""
-    return f"networks: views {engine.views}, strength {engine.strength:g}, enlarged LR {engine.upsampled}{refined}"
+    """How networks were run, in one line: what changes results, and of the rest what is not as usual."""
+    told = [f"views {engine.views}", f"strength {engine.strength:g}", f"enlarged LR {engine.upsampled}"]
+    rest = {"search": engine.search, "tiles of": engine.tile, "bytes of memory": engine.max_memory}
+    told += [f"{what} {value}" for what, value in rest.items() if value not in (None, PUBLISHED.search)]
+    return f"networks: {', '.join(told)}{f', refining {Path(base).stem}' if base else ''}"
 
 
 def open_test_sets(paths: dict[str, str | Path], reference: ReferenceRule, level: int) -> "list[TestSet]":
-    """A `TestSet` per path; for CUFEDR only CUFED5, with the others as the pool of references."""
+    """A `TestSet` per path; for CUFEDR only CUFED5, with the others as the pool of references.
+
+    Raises:
+        UserError: a path holds no test set, or CUFEDR comes without CUFED5.
+    """
     from frfsr.evals.benchmarks import TestSet
 
     if reference != "cufedr":
@@ -53,7 +64,11 @@ def open_test_sets(paths: dict[str, str | Path], reference: ReferenceRule, level
 
 
 def open_laboratory(options: argparse.Namespace, paths: dict[str, str | Path]) -> "Laboratory":
-    """The `Laboratory` of ``--data``, its scores cached in ``--out``, which is made if needed."""
+    """The `Laboratory` of ``--data``, its scores cached in ``--out``, which is made if needed.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
     protocol = read_protocol(options)
     from frfsr.evals.cache import ScoreCache
     from frfsr.evals.paper import Laboratory

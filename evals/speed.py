@@ -1,15 +1,10 @@
 """``frfsr eval speed``: the kernels beside what everybody else does, as a table with everything needed to repeat it."""
 
 import csv
-import os
-import platform
 import re
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, cast
@@ -17,6 +12,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from frfsr.errors import UserError
+from frfsr.evals.machine import file_name, machine
 from frfsr.evals.runtime import peak_resident, reset_peak_resident, resident
 from frfsr.evals.speed_cases import Case, Contest, cases
 from frfsr.files import whole_file, write_text
@@ -28,9 +24,10 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: milliseconds (median), ratios, peak memory beyond what the inputs take in MiB.
+    """A line of the table.
 
-    cold_ms: our cold start, the calls before those that are timed, with what is compiled then.
+    Times are medians in milliseconds; memory is the peak beyond what the inputs take, in MiB; ratios are stock's over
+    ours. `cold_ms` is our cold start, the calls before those that are timed, with what is compiled then.
     """
 
     device: str
@@ -57,13 +54,21 @@ class Start(NamedTuple):
 
 
 def run(out: str | Path = "evals/results", device: str | None = None) -> int:
-    """Time all cases of ``device`` ("cpu", "cuda"; None: all there are), print the table and write it to ``out``.
+    """Time all cases, print the table and write it.
 
     The files are ``speed-<machine>.csv`` and ``.md``, one pair per machine, so that results of several lie together.
     Cases of a device that is not there are listed as not run. A run that was interrupted goes on where it was, if the
-    commit and everything else that the figures depend on are the same. Returns the exit code 0.
+    commit and everything else that the figures depend on are the same.
 
-    Raises ``UserError`` if ``device`` is unknown or not there.
+    Args:
+        out: the folder that gets the files.
+        device: "cpu" or "cuda"; None: all there are.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: the device is unknown or not there.
     """
     devices, every = measured_devices(device), cases()
     facts = machine(devices)
@@ -100,7 +105,17 @@ def _read(line: dict[str, str]) -> Row:
 
 
 def measured_devices(device: str | None) -> list[str]:
-    """["cpu"], ["cuda"] or, for None, all there are; raises ``UserError`` for what is not there."""
+    """List the devices to measure.
+
+    Args:
+        device: "cpu" or "cuda"; None: all there are.
+
+    Returns:
+        "cpu", "cuda" or both.
+
+    Raises:
+        UserError: the device is unknown or not there.
+    """
     if device not in (None, "cpu", "cuda"):
         raise UserError(f"--device {device}: speed is measured on cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -194,62 +209,6 @@ def _start(function: Callable[[], object], device: str) -> Start:
     return Start(_call(function), peak_resident() - before)
 
 
-def machine(devices: list[str]) -> dict[str, str]:
-    """What the figures depend on."""
-    processor = _processor() + ", AMX" * has_amx()
-    facts = {"cpu": f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"}
-    if "cuda" in devices:
-        facts["gpu"] = torch.cuda.get_device_name()
-        facts["driver"] = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    return facts | {
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "triton": _version("triton"),
-        "commit": _commit(Path(__file__).parents[1]),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    }
-
-
-def _commit(root: Path) -> str:
-    """The commit, with "-dirty" if files have edits; results themselves do not count."""
-    commit = _output("git", "-C", str(root), "rev-parse", "--short", "HEAD")
-    changes = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)evals/results")
-    return f"{commit}-dirty" if commit != "unknown" and _output("git", "-C", str(root), *changes) else commit
-
-
-def file_name(facts: dict[str, str]) -> str:
-    """The machine as a part of a file's name."""
-    return re.sub(r"[^a-z0-9]+", "-", facts.get("gpu", facts["cpu"]).lower()).strip("-")
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
-
-
-def has_amx() -> bool:
-    """Whether the processor has matrix units, which multiply bfloat16 several times as fast as float32."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text()
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _output(*command: str) -> str:
-    """The first line that a command prints, "unknown" if it fails."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().partition("\n")[0]
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def _cells(row: Row) -> list[str]:
     values = asdict(row)
     words = [values.pop(name) for name in ("device", "operation", "size", "dtype", "target")]
@@ -265,7 +224,16 @@ HEADINGS = [
 
 
 def write(rows: list[Row], out: Path, facts: dict[str, str]) -> tuple[Path, Path]:
-    """``speed-<machine>.md`` and ``.csv`` in ``out``, each replaced as a whole; returns their paths."""
+    """Write the rows, each file replaced as a whole.
+
+    Args:
+        rows: of the table.
+        out: the folder that gets the files.
+        facts: on what and with what it was measured.
+
+    Returns:
+        The paths of ``speed-<machine>.md`` and ``.csv``.
+    """
     out.mkdir(parents=True, exist_ok=True)
     table = [HEADINGS, ["---"] * len(HEADINGS), *map(_cells, rows)]
     lines = [

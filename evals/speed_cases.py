@@ -190,9 +190,17 @@ def _deform_conv(device: str, dtype: torch.dtype, backward: bool) -> Contest:
 
 
 def _model(device: str, dtype: torch.dtype, height: int, width: int, compiled: bool = False) -> Contest:
-    """The same random weights on our kernels, and in plain PyTorch: contiguous, in float32 (on a GPU in ``dtype``).
+    """Put the same random weights on our kernels, and in plain PyTorch: contiguous, in float32 (on a GPU in ``dtype``).
 
-    compiled: ours goes through torch.compile, which on a GPU also records a CUDA graph; so does a second stock.
+    Args:
+        device: "cpu" or "cuda".
+        dtype: of our network.
+        height: of the LR image, in pixels.
+        width: of the LR image, in pixels.
+        compiled: ours goes through torch.compile, which on a GPU also records a CUDA graph; so does a second stock.
+
+    Returns:
+        The two, ready to be timed.
     """
     stock_dtype = torch.float32 if device == "cpu" else dtype
     torch.manual_seed(0)

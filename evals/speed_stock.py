@@ -38,8 +38,10 @@ def _match_image(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
-    """Build the sampling grid in [-1, 1] and call grid_sample; (B, C, Hr, Wr), (B, H, W, 2). In float32, as autocast
-    has it: a half number cannot address a pixel."""
+    """Build the sampling grid in [-1, 1] and call grid_sample; (B, C, Hr, Wr), (B, H, W, 2).
+
+    In float32, as autocast has it: a half number cannot address a pixel.
+    """
     rows, columns = (torch.arange(size, device=flow.device) for size in flow.shape[1:3])
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     position = torch.stack([x, y], dim=-1) + flow
@@ -49,7 +51,7 @@ def flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
 
 
 def dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor, norm: FilterNorm | None = None) -> Tensor:
-    """Normalise the filters if asked to, unfold, multiply by both, sum; (B, C, H, W), (B, C, k, k), (B, k*k, H, W)."""
+    """Normalise the filters if asked to, unfold, multiply, sum; arguments as for `frfsr.kernels.dynamic_filter`."""
     side = channel.shape[-1]
     channel, spatial = rearrange(channel, "b c i j -> b c (i j) 1 1"), rearrange(spatial, "b k h w -> b 1 k h w")
     if norm is not None:
@@ -74,8 +76,8 @@ def deform_conv(
 ) -> Tensor:
     """Build the nine pre-offsets of every pixel, repeat them over the groups, call torchvision.
 
-    x (B, C, H, W), offset (B, 2*9*G, H, W), mask (B, 9*G, H, W), flow (B, H/s, W/s, 2) as (x, y). torchvision has no
-    bfloat16, and positions need more than half precision: like its own autocast, this computes in float32.
+    Arguments as for `frfsr.kernels.deform_conv`. torchvision has no bfloat16, and positions need more than half
+    precision: like its own autocast, this computes in float32.
     """
     fine = rearrange(flow_scale * flow, "b h w d -> b d h w")
     fine = fine.repeat_interleave(flow_scale, dim=2).repeat_interleave(flow_scale, dim=3)

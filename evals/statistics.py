@@ -24,12 +24,15 @@ class Difference:
 
 
 def paired_bootstrap(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Difference:
-    """Percentile bootstrap over images: which images are in the set is what chance decides.
+    """Bootstrap the mean paired difference over images: which images are in the set is what chance decides.
 
     Args:
         first: a measure, image by image.
         second: the same measure on the same images in the same order.
         seed: of the drawn sets of images.
+
+    Returns:
+        The mean difference, and the interval of its percentiles.
 
     Raises:
         UserError: unequal or empty sequences, or scipy is not installed.

@@ -72,6 +72,9 @@ def results_table(results: Sequence[Evaluation], protocol: Protocol | None = Non
         results: what `evaluate` returned.
         protocol: that it was given.
 
+    Returns:
+        The table.
+
     Examples:
         >>> from frfsr import evals
         >>> table = evals.results_table([evals.evaluate("bicubic", "set5")])
@@ -119,6 +122,9 @@ def results_json(results: Sequence[Evaluation], protocol: Protocol, networks: st
         results: what `evaluate` returned.
         protocol: that it was given.
         networks: how the networks were run, in words.
+
+    Returns:
+        JSON.
 
     Examples:
         >>> import json

@@ -57,6 +57,7 @@ class Bicubic:
         self.parameters: dict[str, int] = {}
 
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
+        """Enlarge; see `Upscaler.__call__`."""
         return upscale_bicubic(lr, self.protocol)
 
 
@@ -82,6 +83,7 @@ class NetworkUpscaler:
             self.parameters["base"] = sum(p.numel() for p in base.parameters())
 
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
+        """Enlarge; see `Upscaler.__call__`."""
         given = [Photo(reference) for reference in references if self.uses_references]
         return upscale_photo(Photo(lr), given, self.model, self.options, base=self.base).photo.pixels
 
@@ -102,6 +104,7 @@ class FunctionUpscaler:
         self.parameters: dict[str, int] = {}
 
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
+        """Enlarge; see `Upscaler.__call__`."""
         return to_uint8(self.function(lr, references))
 
 
@@ -114,6 +117,9 @@ def as_upscaler(model: Model, protocol: LRProtocol = "pil") -> Upscaler:
     Args:
         model: see `frfsr.evals.evaluate`.
         protocol: of the LR, which the bicubic baseline follows.
+
+    Returns:
+        The upscaler.
 
     Raises:
         UserError: it is none of these, or there is no model of this name.
@@ -145,6 +151,9 @@ def load_upscaler(
         device: for example ``cuda`` or ``cpu``; by default this process's GPU where there is one.
         options: of the engine.
         base: file, folder or name of a single-image network whose image the model refines.
+
+    Returns:
+        The upscaler.
 
     Raises:
         UserError: no such model, or no such device.

@@ -54,8 +54,16 @@ class Stage:
 
 
 def filter_norm_parameters(filters: int, taps: int = 9, gain: float = 2**0.5) -> nn.ParameterDict:
-    """Learned gamma and beta (filters, taps) of FN in figure 5, by which a filter's standardised taps are scaled and
-    shifted (eq. 21)."""
+    """Make gamma and beta of FN in figure 5, by which a filter's standardised taps are scaled and shifted (eq. 21).
+
+    Args:
+        filters: their number.
+        taps: of a filter.
+        gain: of the nonlinearity that the activations went through.
+
+    Returns:
+        gamma and beta, (filters, taps) each, learned.
+    """
     # Unit-variance activations stay so: ReLU's gain over the square root of the number of taps.
     gamma, beta = torch.full((filters, taps), gain / taps**0.5), torch.zeros(filters, taps)
     return nn.ParameterDict({"gamma": nn.Parameter(gamma), "beta": nn.Parameter(beta)})
@@ -77,6 +85,7 @@ class DFM(nn.Module):
         self.channel_norm = filter_norm_parameters(channels) if filter_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Filter (B, channels, H, W) by filters made of itself."""
         channel = self.channel(reduce(x, "b c h w -> b c 1 1", "mean"))
         channel = rearrange(channel, "b (c i j) 1 1 -> b c i j", i=3, j=3)
         return dynamic_filter(x, channel.to(x.dtype), self.spatial(x).to(x.dtype), self.norm())
@@ -98,6 +107,7 @@ class DynamicBlock(nn.Module):
         self.filter2 = DFM(channels, filter_norm)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block; (B, channels, H, W)."""
         return x + self.filter2(F.relu(self.filter1(x)))
 
 
@@ -120,6 +130,7 @@ class ESA(nn.Module):
         self.conv4 = nn.Conv2d(reduced, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scale (B, channels, H, W) by the mask."""
         f0 = padded = self.conv1(x)
         height, width = x.shape[-2:]
         bottom, right = max(15 - height, 0), max(15 - width, 0)
@@ -141,6 +152,7 @@ class ResidualBlock(nn.Module):
         self.esa = ESA(channels) if esa else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block; (B, channels, H, W)."""
         return x + self.esa(self.conv2(F.relu(self.conv1(x), inplace=True)))
 
 

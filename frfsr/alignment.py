@@ -17,9 +17,13 @@ from frfsr.network import Correspondence, Rates, group
 class FAM(nn.Module):
     """Aligns one scale's reference features to the LR features by a deformable convolution around the matched position.
 
-    channels: of F_LR at this scale; texture_channels: of F_Ref and of the result; scale: this scale's factor over the
-    LR grid (4, 2 or 1); groups: deformable groups; warp: whether the offsets are also learned from the reference
-    features warped to the matched position.
+    Args:
+        channels: of F_LR at this scale.
+        texture_channels: of F_Ref and of the result.
+        scale: this scale's factor over the LR grid: 4, 2 or 1.
+        groups: deformable groups.
+        match_padding: see `frfsr.kernels.deform_conv`.
+        warp: whether the offsets are also learned from the reference features warped to the matched position.
     """
 
     def __init__(
@@ -74,9 +78,14 @@ class FAM(nn.Module):
         )
 
     def learned_offset(self, features: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 15: offsets (B, groups*9*2, H, W), pixels, as [group, tap, (y, x)] and masks (B, groups*9, H, W), 0 to 1.
+        """Learn the offsets of eq. 15.
 
-        features: (B, t, H, W), of F_LR and F_Ref; score: of the match, (B, h, w).
+        Args:
+            features: (B, t, H, W), of F_LR and F_Ref.
+            score: of the match, (B, h, w).
+
+        Returns:
+            Offsets (B, groups*9*2, H, W), pixels, as [group, tap, (y, x)], and masks (B, groups*9, H, W), 0 to 1.
         """
         offset, mask = self.split(self.offset_mask(features))
         return offset, torch.sigmoid(mask)

@@ -225,7 +225,17 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def find_architecture(name: str) -> Architecture:
-    """An entry of `ARCHITECTURES`; UserError lists the names if there is none."""
+    """Look an architecture up.
+
+    Args:
+        name: key of `ARCHITECTURES`.
+
+    Returns:
+        Its entry.
+
+    Raises:
+        UserError: there is none; it lists the names.
+    """
     if name not in ARCHITECTURES:
         raise UserError(f"unknown architecture {name!r}: use {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[name]
@@ -241,6 +251,9 @@ def load(
         device: as torch names it; by default a CUDA GPU if there is one, else the CPU.
         dtype: float32 (default), bfloat16 or float16.
         **hub: fields of `frfsr.checkpoints.HubOptions`: revision, token, cache_dir, subfolder, local_files_only.
+
+    Returns:
+        The network, in evaluation mode.
 
     Raises:
         UserError: there is no such model, device or dtype; or the model is only a part of a network.
@@ -264,7 +277,17 @@ def load(
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """The device of this name, or the default one (see `load`); UserError if nothing can be computed there."""
+    """Find a device where something can be computed.
+
+    Args:
+        device: its name; None for the default one (see `load`).
+
+    Returns:
+        The device.
+
+    Raises:
+        UserError: nothing can be computed there.
+    """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     names.require_device_name(str(device))
     try:

@@ -97,7 +97,17 @@ def shelves(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], list[Pla
 
 
 def paste(tiles: Sequence[Tensor], corners: Sequence[Place], scale: int, size: tuple[int, int]) -> Tensor:
-    """A map (B, C, scale * size) of zeros with the tiles (B, C, H, W) at their corners."""
+    """Lay tiles on a map of zeros.
+
+    Args:
+        tiles: (B, C, H, W) each.
+        corners: (row, column) of each on the map.
+        scale: of the map.
+        size: (h, w) of the map divided by `scale`.
+
+    Returns:
+        (B, C, scale * h, scale * w).
+    """
     first = tiles[0]
     by_pixel = first.is_contiguous(memory_format=torch.channels_last)
     canvas = torch.empty(

@@ -7,20 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from frfsr.architectures import DTYPES, find_architecture, usable_device
-from frfsr.checkpoints import (
-    CHECKPOINT_ENDINGS,
-    CONFIG,
-    WEIGHTS,
-    find_model,
-    read_checkpoint,
-    read_config,
-    unwrap,
-)
+from frfsr.architectures import DTYPES, find_architecture, load, usable_device
+from frfsr.checkpoints import CHECKPOINT_ENDINGS, CONFIG, WEIGHTS, find_model, read_checkpoint, read_config
 from frfsr.errors import UserError
 from frfsr.network import Network
 from frfsr.parts import RRDBNet
 from frfsr.peers.single_image import SingleImageNetwork, recognise
+from frfsr.states import unwrap
 
 
 class Adapted(SingleImageNetwork):
@@ -39,6 +32,7 @@ class Adapted(SingleImageNetwork):
         self.module, self.enlarge, self.title = module, enlarge, title
 
     def image(self, lr: Tensor, upsampled: Tensor | None = None) -> Tensor:
+        """Enlarge; see `SingleImageNetwork.image`."""
         weights = next(self.module.parameters())
         # The copy of the result is one that autograd may keep: spandrel computes in inference mode.
         return self.enlarge(lr.to(weights.dtype, copy=True)).to(lr.dtype, copy=True)
@@ -75,7 +69,14 @@ def load_single_image(
 
 
 def load_base(name_or_path: str | Path, model: Network) -> Network:
-    """Load a network whose image `model` is to refine, on its device and in its dtype; see `load_single_image`.
+    """Load a network whose image another network is to refine, on its device and in its dtype.
+
+    Args:
+        name_or_path: see `load_single_image`.
+        model: the other network.
+
+    Returns:
+        The network, in evaluation mode.
 
     Raises:
         UserError: there is no such network, or `model` refines no other network's image.
@@ -85,14 +86,56 @@ def load_base(name_or_path: str | Path, model: Network) -> Network:
     return load_single_image(name_or_path, weights.device, str(weights.dtype).removeprefix("torch."))
 
 
+def load_with_base(
+    model: Network | str | Path,
+    base: Network | str | Path | None,
+    device: str | torch.device | None = None,
+    dtype: str | None = None,
+    **hub: Any,
+) -> tuple[Network, Network | None]:
+    """Load a network and, if one is given, the network whose image it refines; what is loaded already stays.
+
+    Args:
+        model: a network, or what `frfsr.load` takes.
+        base: a network, or what `load_single_image` takes.
+        device: of the model, see `frfsr.load`.
+        dtype: of the model, see `frfsr.load`.
+        **hub: of the model, see `frfsr.load`.
+
+    Returns:
+        Both.
+
+    Raises:
+        UserError: there is no such network, `base` needs references, or `model` refines no other network's image.
+    """
+    network = load(model, device, dtype, **hub) if isinstance(model, str | Path) else model
+    if not isinstance(network, Network):
+        raise UserError(f"a {type(network).__name__} is no network of frfsr: give one that `frfsr.load` loads.")
+    single = load_base(base, network) if isinstance(base, str | Path) else base
+    if single is not None and not (isinstance(single, Network) and single.max_references == 0):
+        raise UserError(f"a {type(single).__name__} is no single-image network, which a base must be.")
+    return network, single
+
+
 def require_refining(model: Network) -> None:
-    """Raise UserError if `model` takes no base image."""
+    """Refuse a network that refines no other network's image.
+
+    Args:
+        model: any network.
+
+    Raises:
+        UserError: `model` takes no base image.
+    """
     if model.refines is None:
         raise UserError(f"{model.architecture} cannot refine another network's image: leave out the base.")
 
 
 def from_folder(name_or_path: str | Path) -> Network:
-    """The single-image network of a folder, a packaged name or a Hub id."""
+    """The single-image network of a folder, a packaged name or a Hub id.
+
+    Raises:
+        UserError: it is no single-image network.
+    """
     files = find_model(name_or_path)
     architecture, values = read_config(files)
     module = find_architecture(architecture).module.from_files(files, values)
@@ -110,6 +153,12 @@ def from_checkpoint(checkpoint: Mapping[str, Any], label: str, dtype: torch.dtyp
         checkpoint: tensors by key, wrapped or not.
         label: its name for messages.
         dtype: of the weights.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        UserError: the weights are of no network that is known, or not x4 of RGB images.
     """
     try:
         known = recognise(unwrap(checkpoint, label))
@@ -124,7 +173,11 @@ def from_checkpoint(checkpoint: Mapping[str, Any], label: str, dtype: torch.dtyp
 
 
 def from_spandrel(checkpoint: Mapping[str, Any], label: str, dtype: torch.dtype) -> Network:
-    """The network that spandrel recognises; arguments as for `from_checkpoint`."""
+    """The network that spandrel recognises; arguments as for `from_checkpoint`.
+
+    Raises:
+        UserError: as for `from_checkpoint`, or spandrel is not installed.
+    """
     try:
         import spandrel
     except ImportError as error:

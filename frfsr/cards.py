@@ -65,6 +65,9 @@ def measured(dataset: str, scores: Mapping[str, float], protocol: str) -> list[E
         dataset: its name, with the number of its images where it is not complete.
         scores: metric, as the Hub names it (psnr, ssim, lpips) -> mean over the images.
         protocol: how they were measured, in one line.
+
+    Returns:
+        A result for each metric.
     """
     identity = re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-")
     return [
@@ -80,6 +83,9 @@ def model_card(module: StoredModule, name: str | None = None, origin: Origin = U
         module: what is published.
         name: heading of the card; by default the architecture's name.
         origin: of its weights.
+
+    Returns:
+        The card.
     """
     entry = find_architecture(module.architecture)
     known: dict[str, Any] = given(license=origin.licence, datasets=list(origin.datasets), base_model=origin.base_model)

@@ -24,10 +24,10 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from frfsr.errors import UserError
-from frfsr.pixels import IMAGENET_MEAN, IMAGENET_STD
+from frfsr.states import require_same_keys
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
@@ -35,8 +35,6 @@ FORMAT = 1
 PACKAGED = Path(__file__).parent / "weights"
 CHECKPOINT_ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
-State = Mapping[str, Tensor]
-Names = dict[str, str]
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -71,6 +69,9 @@ def find_model(name_or_path: str | Path, hub: HubOptions | None = None) -> Model
         name_or_path: a packaged name, a folder, or a Hub id.
         hub: for a Hub id.
 
+    Returns:
+        The two files.
+
     Raises:
         UserError: there is no such model, with what to give instead.
     """
@@ -89,11 +90,17 @@ def find_model(name_or_path: str | Path, hub: HubOptions | None = None) -> Model
 
 
 def find_weights(name_or_path: str | Path, hub: HubOptions | None = None) -> Path:
-    """Find one file of weights; UserError if there is none.
+    """Find one file of weights.
 
     Args:
         name_or_path: a checkpoint file, or whatever `find_model` takes.
         hub: for a Hub id.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: there is none.
     """
     place = _local(name_or_path)
     if place is None:
@@ -155,6 +162,9 @@ def _download(repository: str, name: str, hub: HubOptions) -> Path:
 def read_config(files: ModelFiles) -> tuple[str, dict[str, Any]]:
     """Read a config.json.
 
+    Args:
+        files: whose.
+
     Returns:
         The architecture's name ("frfsr" where none is named), and its configuration.
 
@@ -180,6 +190,9 @@ def load_module(make: Callable[[], Module], files: ModelFiles) -> Module:
         make: builds the module; called first without memory, on the meta device.
         files: where the weights are.
 
+    Returns:
+        The module, on the CPU.
+
     Raises:
         UserError: the file is damaged, does not fit the configuration, or has values that are not finite.
     """
@@ -201,21 +214,14 @@ def load_module(make: Callable[[], Module], files: ModelFiles) -> Module:
     return module
 
 
-def require_same_keys(expected: Mapping[str, list[int]], found: Mapping[str, list[int]], what: str) -> None:
-    """Raise UserError, which begins with `what`, if shapes by name differ: missing, unknown, or of another shape."""
-    problems = {
-        "missing": [name for name in expected if name not in found],
-        "unknown": [name for name in found if name not in expected],
-        "of another shape": [name for name in expected if name in found and list(found[name]) != list(expected[name])],
-    }
-    for problem, names in problems.items():
-        if names:
-            listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-            raise UserError(f"{what}: {problem}: {listed}.")
-
-
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
-    """Read a .safetensors or .pth file; of the latter only tensors and plain containers are unpickled.
+    """Read a checkpoint; of a .pth file only tensors and plain containers are unpickled.
+
+    Args:
+        path: of a .safetensors or .pth file.
+
+    Returns:
+        What it holds, by key, on the CPU.
 
     Raises:
         UserError: the file is missing or is neither.
@@ -228,72 +234,3 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}.") from error
     except Exception as error:  # unpickling something else than a checkpoint can fail in any way
         raise UserError(f"{path} is not a checkpoint: give a .pth or .safetensors file of weights.") from error
-
-
-def unwrap(checkpoint: Mapping[str, Any], what: str) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint, without its wrappers and the ImageNet constants that our modules have.
-
-    Args:
-        checkpoint: tensors by key; wrapped as checkpoint files are ("params_ema", "params", "state_dict", and
-            "module." or "generator." before every key) or not.
-        what: its name for messages.
-
-    Raises:
-        UserError: something else than tensors remains, or the constants are others.
-    """
-    if not isinstance(checkpoint, Mapping):
-        raise UserError(f"{what} is not a checkpoint of weights but a {type(checkpoint).__name__}.")
-    for wrapper in ("params_ema", "params-ema", "params", "state_dict"):
-        if isinstance(checkpoint.get(wrapper), Mapping):
-            checkpoint = checkpoint[wrapper]
-    state = {}
-    for key, value in checkpoint.items():
-        if not isinstance(value, Tensor):
-            raise UserError(f"{what} is not a checkpoint of weights: {key!r} is a {type(value).__name__}.")
-        constant = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.get(key.rpartition(".")[2])
-        if constant is None:
-            state[key.removeprefix("module.").removeprefix("generator.")] = value
-        elif value.numel() != 3 or not torch.allclose(value.flatten().float().cpu(), torch.tensor(constant), atol=1e-4):
-            raise UserError(f"{what}: {key!r} is not ImageNet's, which the encoder needs.")
-    return state
-
-
-def load_published(module: nn.Module, state: State, names: Names, what: str, unused: tuple[str, ...] = ()) -> None:
-    """Copy published weights into our module.
-
-    Args:
-        module: takes them.
-        state: tensors under the published keys.
-        names: path of our module -> path of the published one; for a parameter the longest path that fits counts.
-        what: the checkpoint's name for messages.
-        unused: beginnings of keys that may be there and are not needed.
-
-    Raises:
-        UserError: a key is missing, unknown or of a wrong shape; it names the keys.
-    """
-    ours = module.state_dict()
-    expected = {published_key(key, names): key for key in ours}
-    wanted = {theirs: list(ours[key].shape) for theirs, key in expected.items()}
-    found = {key: list(value.shape) for key, value in state.items() if key in wanted or not key.startswith(unused)}
-    require_same_keys(wanted, found, f"not a checkpoint of this architecture ({what})")
-    module.load_state_dict({key: state[theirs] for theirs, key in expected.items()})
-
-
-def published_key(key: str, names: Names) -> str:
-    """The published name of our parameter `key`."""
-    path = key
-    while path and path not in names:
-        path = path.rpartition(".")[0]
-    return names[path] + key[len(path) :] if path else key
-
-
-def size(state: State, key: str) -> int:
-    """Output channels of the weight `key`; UserError if it is missing."""
-    if key not in state:
-        raise UserError(f"not a checkpoint of this architecture: it lacks {key!r}.")
-    return state[key].shape[0]
-
-
-def count(state: State, prefix: str) -> int:
-    """Number of the modules `prefix`0, `prefix`1, ..."""
-    return len({key[len(prefix) :].partition(".")[0] for key in state if key.startswith(prefix)})

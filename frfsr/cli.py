@@ -19,7 +19,14 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 for findings, 2 for bad input, 130 when interrupted."""
+    """Run the command line.
+
+    Args:
+        arguments: by default those of the process.
+
+    Returns:
+        The exit code: 0, 1 for findings, 2 for bad input, 130 when interrupted.
+    """
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its warnings about a wrong name would bury our one line
     try:
         try:
@@ -52,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_, **__) -> None:
-    """Print a warning about a file in one line; any other as Python does."""
+    """Print a warning about a file in one line, any other as Python does; arguments as for `warnings.showwarning`."""
     is_ours = issubclass(category, ImageWarning)
     text = f"frfsr: {message}\n" if is_ours else warnings.formatwarning(message, category, filename, lineno)
     sys.stderr.write(text)
@@ -84,6 +91,7 @@ class PrintCompletion(argparse.Action):
     """Print the script of a shell, and end."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values, *_) -> None:
+        """Print the script."""
         try:
             import shtab
         except ImportError as error:

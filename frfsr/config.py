@@ -15,7 +15,14 @@ Depths = tuple[Depth, Depth, Depth]
 
 
 def require_choices(config: Any) -> None:
-    """Raise UserError for a field annotated Literal[...] that holds something else."""
+    """Check the fields annotated Literal[...].
+
+    Args:
+        config: a dataclass.
+
+    Raises:
+        UserError: one holds something else.
+    """
     for f in fields(config):
         if getattr(config, f.name) is False and "no" in get_args(f.type):
             setattr(config, f.name, "no")  # YAML reads a bare no as false
@@ -25,7 +32,14 @@ def require_choices(config: Any) -> None:
 
 
 def require_numbers(config: Any) -> None:
-    """Convert numbers like 1e-4, which YAML reads as text; raise UserError for what is no number or no truth value."""
+    """Convert numbers like 1e-4, which YAML reads as text.
+
+    Args:
+        config: a dataclass.
+
+    Raises:
+        UserError: something is no number or no truth value where one belongs.
+    """
     for f in fields(config):
         value = getattr(config, f.name)
         try:

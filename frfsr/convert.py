@@ -6,11 +6,12 @@ from typing import Any
 
 from frfsr.architectures import find_architecture
 from frfsr.cards import converted
-from frfsr.checkpoints import load_published, read_checkpoint, unwrap
+from frfsr.checkpoints import read_checkpoint
 from frfsr.errors import UserError
 from frfsr.files import added_to_folder
 from frfsr.network import StoredModule
 from frfsr.parts import Extractor, ReuseNetwork, RRDBNet
+from frfsr.states import load_published, require_parts, unwrap
 
 __all__ = [
     "Extractor",
@@ -36,15 +37,13 @@ def from_published(state_dict: Mapping[str, Any], arch: str) -> StoredModule:
             torchvision's names.
         arch: a key of `frfsr.architectures.ARCHITECTURES`.
 
+    Returns:
+        The module.
+
     Raises:
         UserError: a key is missing, unknown or of a wrong shape; it names the keys.
     """
-    architecture = find_architecture(arch)
-    parts = architecture.checkpoint_parts
-    if parts and (not isinstance(state_dict, Mapping) or set(state_dict) != set(parts)):
-        given = ", ".join(map(str, state_dict)) if isinstance(state_dict, Mapping) and len(state_dict) < 9 else "others"
-        raise UserError(f"{arch} needs the parts {', '.join(parts)}; got {given or 'none'}.")
-    return architecture.from_published(state_dict).eval()
+    return find_architecture(arch).from_published(state_dict).eval()
 
 
 def convert_files(checkpoints: Sequence[str], output: str | Path, arch: str) -> None:
@@ -65,8 +64,7 @@ def convert_files(checkpoints: Sequence[str], output: str | Path, arch: str) -> 
         files = dict(checkpoint.split("=", 1) for checkpoint in checkpoints if "=" in checkpoint)
         if len(files) != len(checkpoints):
             raise UserError(f"{arch} needs files as {' '.join(f'{part}=FILE' for part in parts)}.")
-        if set(files) != set(parts):
-            raise UserError(f"{arch} needs the parts {', '.join(parts)}; got {', '.join(files) or 'none'}.")
+        require_parts(files, parts, arch)
         state_dict = {part: read_checkpoint(file) for part, file in files.items()}
     elif len(checkpoints) == 1:
         state_dict = read_checkpoint(checkpoints[0])

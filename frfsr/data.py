@@ -38,7 +38,15 @@ def load_pairs(
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> Rows: ...
-def load_pairs(source, split="train", *, streaming=False, decode=True, revision=None, token=None):
+def load_pairs(
+    source: Source,
+    split: str = "train",
+    *,
+    streaming: bool = False,
+    decode: bool = True,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> Rows:
     """Images with their reference images, decoded to RGB on access.
 
     Args:
@@ -82,7 +90,14 @@ def open_pairs(
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> Pairs:
-    """As `load_pairs`, but missing and unpaired files are returned and not raised."""
+    """Open pairs as `load_pairs` does, but return missing and unpaired files instead of raising; arguments as there.
+
+    Returns:
+        The pairs, and what is wrong with the source.
+
+    Raises:
+        UserError: there is no such source or split.
+    """
     options = Options(RGBImage() if decode else STORED, streaming, revision, token)
     parts: list[Any] = []
     faults: list[Fault] = []

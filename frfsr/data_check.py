@@ -107,6 +107,9 @@ def check(
         revision: as for `frfsr.data.load_pairs`.
         token: as for `frfsr.data.load_pairs`.
 
+    Returns:
+        What is there, and what is wrong.
+
     Raises:
         UserError: there is no such source, or its content matches no layout at all.
     """

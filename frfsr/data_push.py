@@ -99,6 +99,9 @@ def dataset_card(source: str | Path, repository: str, pairs: Dataset, licence: s
         repository: OWNER/NAME.
         pairs: as of `frfsr.data.load_pairs`.
         licence: as the Hub names it.
+
+    Returns:
+        The card.
     """
     size = next((name for most, name in SIZES.items() if len(pairs) < most), "n>1M")
     known: dict[str, Any] = {"license": licence} if licence else {}

@@ -56,7 +56,18 @@ def image_size(file: dict) -> tuple[int, int]:
 
 
 def stored_bytes(file: dict, token: str | bool | None = None) -> bytes:
-    """The bytes of a stored file, as for `decode_image`; raises UserError if it cannot be read."""
+    """Read a stored file.
+
+    Args:
+        file: as for `decode_image`.
+        token: for private files of the Hub.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     if file["bytes"] is not None:
         return file["bytes"]
     path = file["path"]

@@ -103,6 +103,9 @@ def blurred(image: np.ndarray, sigmas: np.ndarray, angle: float) -> np.ndarray:
         image: (H, W, 3) uint8.
         sigmas: (2,), standard deviations along its axes, in pixels.
         angle: of the first axis over the image's rows, radians.
+
+    Returns:
+        (H, W, 3) uint8.
     """
     reach = max(int(np.ceil(3 * sigmas.max())), 1)
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
@@ -115,7 +118,18 @@ def blurred(image: np.ndarray, sigmas: np.ndarray, angle: float) -> np.ndarray:
 
 
 def noisy(image: np.ndarray, strength: float, grey: bool, shot: bool, rng: np.random.Generator) -> np.ndarray:
-    """Add noise of this standard deviation in grey levels; shot noise has it at white, and less where it is darker."""
+    """Add noise.
+
+    Args:
+        image: (H, W, 3) uint8.
+        strength: standard deviation in grey levels; of shot noise at white, and less where it is darker.
+        grey: the same for the three colours.
+        shot: it depends on the brightness, as photons' does.
+        rng: draws it.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     noise = strength * rng.standard_normal((*image.shape[:2], 1 if grey else 3))
     return to_uint8(image + noise * np.sqrt(image / 255) if shot else image + noise)
 

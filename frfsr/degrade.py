@@ -38,10 +38,22 @@ def upscale_bicubic(image: np.ndarray, protocol: LRProtocol = "pil") -> np.ndarr
 
 
 def resize(image: np.ndarray, height: int, width: int, protocol: LRProtocol = "pil") -> np.ndarray:
-    """(H, W, 3) uint8 -> (height, width, 3) uint8 by antialiased bicubic interpolation.
+    """Resize by antialiased bicubic interpolation.
 
     MATLAB mirrors the image at its borders, where Pillow renormalises the kernel; it is computed here in floating point
     and rounded once at the end, while Pillow rounds after each of its two passes.
+
+    Args:
+        image: (H, W, 3) uint8.
+        height: of the result, in pixels.
+        width: of the result, in pixels.
+        protocol: whose interpolation, "pil" or "matlab".
+
+    Returns:
+        (height, width, 3) uint8.
+
+    Raises:
+        UserError: the protocol is another.
     """
     if protocol == "pil":
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

@@ -23,7 +23,11 @@ CAPTION = 24  # pixels
 
 
 def main() -> int:
-    """Print the figures and write the comparison picture; returns the exit code."""
+    """Print the figures and write the comparison picture.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(prog="python -m frfsr.demo", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="frfsr-tiny", help="packaged name, folder or Hub id (%(default)s)")
     parser.add_argument("-o", "--output", default="demo.png", help="the comparison picture (%(default)s)")
@@ -60,7 +64,14 @@ def run(model_name: str | Path, output: str | Path) -> None:
 
 
 def photographs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The truth, its reference and an unrelated photo, (H, W, 3) uint8. Raises UserError without scikit-image."""
+    """Give the photos of the demonstration.
+
+    Returns:
+        The truth, its reference and an unrelated photo, (H, W, 3) uint8.
+
+    Raises:
+        UserError: scikit-image, whose wheel carries them, is not installed.
+    """
     try:
         from skimage import data
     except ImportError as error:

@@ -5,8 +5,7 @@ import torch.nn.functional as F
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
-from frfsr.network import channel_constant
-from frfsr.pixels import IMAGENET_MEAN, IMAGENET_STD
+from frfsr.pixels import IMAGENET_MEAN, IMAGENET_STD, channel_constant
 
 
 class VGGTrunk(nn.Module):
@@ -43,6 +42,7 @@ class TextureEncoder(VGGTrunk):
     """The CTW's texture encoder (section III-B): image (B, 3, 4h, 4w) -> features (B, C3, h, w), before the ReLU."""
 
     def forward(self, image: Tensor) -> Tensor:
+        """Encode an image."""
         return self.stages(image)[-1]
 
 
@@ -50,6 +50,7 @@ class ReferencePyramid(VGGTrunk):
     """The reference features F_Ref^i of section III-C: relu1_1, relu2_1 and relu3_1 at strides 1, 2 and 4."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode a reference (B, 3, H, W), RGB in [0, 1]."""
         relu1_1, relu2_1, conv3_1 = self.stages(image)
         return relu1_1, relu2_1, F.relu(conv3_1)
 
@@ -66,6 +67,7 @@ class ResidualDenseBlock(nn.Module):
         self.conv5 = nn.Conv2d(features + 4 * growth, features, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block; (B, features, h, w)."""
         dense = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             dense = torch.cat([dense, F.leaky_relu(conv(dense), 0.2)], 1)
@@ -82,6 +84,7 @@ class RRDB(nn.Module):
         self.rdb3 = ResidualDenseBlock(features, growth)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block; (B, features, h, w)."""
         return x + 0.2 * self.rdb3(self.rdb2(self.rdb1(x)))
 
 
@@ -104,6 +107,7 @@ class SIFE(nn.Module):
             self.image_head = nn.Sequential(head, Rearrange("b (c i j) h w -> b c (h i) (w j)", i=4, j=4))
 
     def forward(self, lr: Tensor) -> Tensor:
+        """Embed the LR image."""
         shallow = self.conv_first(lr)
         return shallow + self.conv_body(self.body(shallow))
 

@@ -36,6 +36,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def require_writable(path: str | Path) -> None:
     """Try whether `whole_file` could write here, before the long work; nothing is left.
 
+    Args:
+        path: the file's final place.
+
     Raises:
         UserError: the place cannot be written.
     """
@@ -45,6 +48,10 @@ def require_writable(path: str | Path) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file (UTF-8) whole or not at all.
+
+    Args:
+        path: its place.
+        text: its content.
 
     Raises:
         UserError: the place cannot be written.
@@ -59,6 +66,9 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: the folder's final place; its parent must exist. What it held before is removed.
+
+    Yields:
+        An empty folder beside `path`, removed when the block fails.
 
     Raises:
         OSError: the place cannot be written.
@@ -80,9 +90,13 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def added_to_folder(path: str | Path) -> Iterator[Path]:
-    """Give an empty folder to fill; its files move into the folder `path`, which is made if needed, at the end.
+    """Give an empty folder to fill; its files move into another one at the end.
 
-    Other files of `path` stay; none is moved when the block fails.
+    Args:
+        path: the other folder, made if needed. Other files in it stay; none is moved when the block fails.
+
+    Yields:
+        The empty folder.
 
     Raises:
         UserError: the place cannot be written.

@@ -37,15 +37,25 @@ def correspond(query: Tensor, key: Tensor, padding: str) -> Correspondence:
         key: texture features of the reference, (B, C, hr, wr).
         padding: "same" matches a patch around every pixel (borders replicated); "valid" matches only patches wholly
             inside, stores the flow at their top-left pixel, and gives zero flow to the last two rows and columns.
+
+    Returns:
+        Score and flow of every pixel of the LR image.
     """
     score, index = best_patch(query, key, padding)
     return from_patches(score, index, key.shape[-1] - (0 if padding == "same" else 2), padding)
 
 
 def best_patch(query: Tensor, key: Tensor, padding: str, *, fast: bool = False) -> tuple[Tensor, Tensor]:
-    """Eq. 5-7: score and number of the best matching patch, (B, hq, wq) each; arguments as in `correspond`.
+    """Find the best matching patch, eq. 5-7. Each pixel's feature is normalised first, as published.
 
-    Each pixel's feature is normalised first, as published. `fast`: not exact, see `frfsr.coarse_to_fine`.
+    Args:
+        query: texture features of the LR image, (B, C, h, w).
+        key: texture features of the reference, (B, C, hr, wr).
+        padding: see `correspond`.
+        fast: not exact, see `frfsr.coarse_to_fine`.
+
+    Returns:
+        Score and number of the patch, (B, hq, wq) each.
     """
     query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)
     if padding == "same":
@@ -54,7 +64,17 @@ def best_patch(query: Tensor, key: Tensor, padding: str, *, fast: bool = False) 
 
 
 def from_patches(score: Tensor, index: Tensor, reference_width: int | Tensor, padding: str) -> Correspondence:
-    """Eq. 8-9: bring what `best_patch` found to the pixels of the LR image."""
+    """Bring what `best_patch` found to the pixels of the LR image, eq. 8-9.
+
+    Args:
+        score: (B, hq, wq), -1 ... 1.
+        index: (B, hq, wq), number of the patch.
+        reference_width: patches in a row of the reference.
+        padding: see `correspond`.
+
+    Returns:
+        Score and flow of every pixel.
+    """
     flow = index_to_flow(index, reference_width)
     if padding == "valid":
         flow = F.pad(flow, (0, 0, 0, 2, 0, 2))
@@ -63,8 +83,14 @@ def from_patches(score: Tensor, index: Tensor, reference_width: int | Tensor, pa
 
 
 def blurred_luma(image: Tensor) -> Tensor:
-    """Luma (B, 1, H, W) of an RGB image without what the LR image cannot hold: reduced to a quarter and enlarged
-    again."""
+    """Blur to what an LR image can hold: reduce the luma to a quarter and enlarge it again.
+
+    Args:
+        image: (B, 3, H, W), RGB in [0, 1].
+
+    Returns:
+        (B, 1, H, W).
+    """
     image = image.float()  # the CPU has no antialiased interpolation of half precision
     small = F.interpolate(luma(image), scale_factor=0.25, mode="bicubic", antialias=True, align_corners=False)
     return F.interpolate(small, scale_factor=4, mode="bicubic", antialias=True, align_corners=False)

@@ -14,7 +14,8 @@ from frfsr.errors import UserError
 from frfsr.features import SIFE, ReferencePyramid, TextureEncoder
 from frfsr.kernels import refine_flow
 from frfsr.matching import blurred_luma
-from frfsr.network import Correspondence, Network, Rates, ReferenceFeatures, SRResult, enlarge, pad_sides
+from frfsr.network import Correspondence, Network, Rates, ReferenceFeatures, SRResult, enlarge
+from frfsr.pixels import pad_sides
 from frfsr.reuse import aggregation
 from frfsr.unet import MultiScaleAggregation, Textures
 
@@ -69,6 +70,9 @@ class FRFSR(Network):
             upsampled: `lr` enlarged x4 by the caller.
             base: the image (B, 3, 4h, 4w) that is to be refined, of any other x4 network; by default the one of
                 `FRFSRConfig.base`.
+
+        Returns:
+            The image (B, 3, 4h, 4w), not clamped, F_rec and what was matched.
 
         Raises:
             UserError: an image is not four times the size of `lr`.

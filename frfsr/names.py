@@ -34,7 +34,16 @@ ARCHITECTURES = (
 
 
 def require_known(kind: str, name: str, names: Sequence[str]) -> None:
-    """Raise UserError if a name is none of `names`, with the nearest one and all of them."""
+    """Refuse an unknown name, with the nearest one and all that there are.
+
+    Args:
+        kind: of thing, for the message.
+        name: that was given.
+        names: that are known.
+
+    Raises:
+        UserError: it is none of them.
+    """
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -42,6 +51,13 @@ def require_known(kind: str, name: str, names: Sequence[str]) -> None:
 
 
 def require_device_name(device: str) -> None:
-    """Raise UserError if no network runs on a device of this name; whether it is there, torch knows."""
+    """Refuse a device of a kind on which no network runs; whether it is there, torch knows.
+
+    Args:
+        device: its name.
+
+    Raises:
+        UserError: no network runs there.
+    """
     if not re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", device):
         raise UserError(f"no network runs on a device {device!r}: give {', '.join(DEVICES)}, or cuda:1.")

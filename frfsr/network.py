@@ -12,7 +12,6 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -63,7 +62,7 @@ class ReferenceFeatures(NamedTuple):
 
 
 class SRResult(NamedTuple):
-    """What a network returns.
+    """The result of a network.
 
     Attributes:
         image: (B, 3, 4h, 4w), RGB, about [0, 1], not clamped unless the network does so itself.
@@ -117,6 +116,9 @@ class StoredModule(nn.Module, PyTorchModelHubMixin):
             name_or_path: see `frfsr.checkpoints.find_model`; nothing is unpickled.
             **hub: fields of `HubOptions`: revision, token, cache_dir, subfolder, local_files_only.
 
+        Returns:
+            The module, in evaluation mode, on the CPU.
+
         Raises:
             UserError: they are not found, do not fit each other, or are of another architecture.
         """
@@ -131,7 +133,11 @@ class StoredModule(nn.Module, PyTorchModelHubMixin):
 
     @classmethod
     def from_files(cls, files: Any, values: dict[str, Any]) -> Self:
-        """Build the module that config.json describes and load its weights, in evaluation mode; see `load_module`."""
+        """Build the module that config.json describes and load its weights, in evaluation mode; see `load_module`.
+
+        Raises:
+            UserError: config.json or the weights are not those of such a module.
+        """
         try:
             config = from_mapping(cls.config_class, values)
         except UserError as error:
@@ -151,6 +157,9 @@ class StoredModule(nn.Module, PyTorchModelHubMixin):
         Args:
             **facts: name and origin, see `frfsr.cards.model_card`; `save_pretrained` and `push_to_hub` take them as
                 `model_card_kwargs`.
+
+        Returns:
+            The card.
         """
         from frfsr.cards import model_card  # cards name the papers of architectures, whose list knows this class
 
@@ -220,7 +229,14 @@ class Network(StoredModule):
         """
 
     def parameter_groups(self, rates: Rates) -> list[dict[str, Any]]:
-        """Trained parameters by learning rate, for an optimizer: a group for each different rate of `rates.parts`."""
+        """Group the trained parameters by learning rate, for an optimizer.
+
+        Args:
+            rates: the main one, and those of parts.
+
+        Returns:
+            A group for each different rate of `rates.parts`, and one for the rest.
+        """
         groups = {None: rates.main, **rates.parts}
         members: dict[str | None, list[nn.Parameter]] = {part: [] for part in groups}
         for name, parameter in self.named_parameters():
@@ -270,22 +286,3 @@ def resize_as_pillow(image: Tensor, height: int, width: int) -> Tensor:
         levels = F.interpolate(levels, size, mode="bicubic", antialias=True, align_corners=False)
         levels = (levels + 0.5).floor().clamp(0, 255)
     return (levels / 255).to(image.dtype)
-
-
-def pad_sides(image: Tensor, smallest: int, multiple: int) -> Tensor:
-    """Replicate the right and bottom borders of (B, C, H, W) until both sides are at least `smallest` and multiples."""
-    bottom, right = (-(-max(side, smallest) // multiple) * multiple - side for side in image.shape[-2:])
-    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
-
-
-def fit_sides(image: Tensor, size: Sequence[int], corner: tuple[int, int] = (0, 0)) -> Tensor:
-    """Cut (B, C, H, W) from a corner (row, column) on to the size (height, width), replicating borders beyond it."""
-    top, left = (min(start, side - 1) for start, side in zip(corner, image.shape[-2:], strict=True))
-    image = image[..., top : top + size[0], left : left + size[1]]
-    bottom, right = (wanted - side for wanted, side in zip(size, image.shape[-2:], strict=True))
-    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
-
-
-def channel_constant(values: Sequence[float]) -> Tensor:
-    """Constants of the colour channels as (1, C, 1, 1), for a buffer."""
-    return rearrange(torch.tensor(values), "c -> 1 c 1 1")

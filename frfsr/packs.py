@@ -31,6 +31,9 @@ def pair_features(columns: pa.Schema, origin: str | Path, image: Image) -> Featu
         origin: the source, for messages.
         image: the feature of its images, which says how they are decoded.
 
+    Returns:
+        name, input, references and the others.
+
     Raises:
         UserError: a column is missing or holds no images.
     """
@@ -63,6 +66,9 @@ def normalised(batch: pa.Table, features: Features, first_row: int) -> pa.Table:
         batch: any number of rows. One reference a row becomes a list of one, or of none where it is null.
         features: of `pair_features`.
         first_row: number of the first row, by which rows without a name are numbered.
+
+    Returns:
+        The rows.
     """
     columns = {name: batch[name].combine_chunks() for name in batch.column_names}
     if "name" not in columns:
@@ -115,7 +121,11 @@ def count_rows(files: Sequence[Path]) -> int:
 
 
 def pack_batches(files: Sequence[Path], features: Features) -> Iterator[pa.Table]:
-    """The rows of Parquet files in their order, in tables of at most about `BATCH_BYTES`."""
+    """The rows of Parquet files in their order, in tables of at most about `BATCH_BYTES`.
+
+    Raises:
+        UserError: a file cannot be read, or has other columns than the first.
+    """
     first_row = 0
     for file in files:
         with _opened(file) as parquet:
@@ -162,6 +172,9 @@ def stored_dataset(batches: Iterable[pa.Table], features: Features, identity: st
         batches: taken only if the cache does not have them.
         features: of the tables.
         identity: changes whenever the rows do.
+
+    Returns:
+        The dataset.
     """
     name = hashlib.sha256(f"{FORMAT} {datasets.__version__} {identity}".encode()).hexdigest()
     file = _cache_place(f"{name}.arrow")

@@ -104,6 +104,9 @@ def build(networks: Networks, examples: Path, cache: Path, limits: Limits) -> gr
         examples: empty folder for photos that can be tried.
         cache: folder for what people upload and are shown; what is stored there is served.
         limits: of what a person may ask.
+
+    Returns:
+        The page, not yet served.
     """
     handle = Handlers(Sessions(cache), networks, limits)
     with gr.Blocks(title="frfsr", analytics_enabled=False, delete_cache=(TIDY, LONGEST)) as page:

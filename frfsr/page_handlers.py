@@ -69,7 +69,23 @@ class Handlers:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 (so gradio finds it)
     ) -> tuple:
-        """Enlarge the photo and show everything of it."""
+        """Enlarge the photo and show everything of it.
+
+        Args:
+            photo: file of the photo.
+            references: files of the references.
+            strength: 0 ... 1.
+            model: one that is offered.
+            device: one that is offered.
+            request: by which gradio tells whose session it is.
+            progress: gradio's bar.
+
+        Returns:
+            A value for each part of the page.
+
+        Raises:
+            UserError: there is no photo, or `enlarge` refuses.
+        """
         session = self.session(request)
         try:
             if photo is None:

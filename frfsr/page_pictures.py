@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from frfsr.degrade import SCALE
 from frfsr.page_work import Outcome, picture, thumbnail
-from frfsr.upscaling.explain import Place, matched_place
+from frfsr.upscaling.matches import Place, matched_place
 from frfsr.upscaling.options import View
 from frfsr.upscaling.pictures import SOURCES, heat
 
@@ -42,7 +42,11 @@ def match_view(outcome: Outcome, x: float, y: float) -> MatchView:
 
     Args:
         outcome: with matches.
-        x, y: of the click, as shares of the result's width and height, 0 ... 1.
+        x: of the click, as share of the result's width, 0 ... 1.
+        y: of the click, as share of the result's height, 0 ... 1.
+
+    Returns:
+        Pictures and text of the place.
     """
     assert outcome.matches is not None
     height, width = outcome.after.shape[:2]
@@ -83,7 +87,17 @@ def seen_as(view: View) -> str:
 
 
 def closeups(outcome: Outcome, column: int, row: int, found: Place) -> Image.Image:
-    """The clicked and the matched place, side by side, `ENLARGED` pixels each."""
+    """Show the clicked and the matched place side by side.
+
+    Args:
+        outcome: with matches.
+        column: of the click, in pixels of the result.
+        row: of the click, in pixels of the result.
+        found: the matched place.
+
+    Returns:
+        Two squares of `ENLARGED` pixels.
+    """
     view = outcome.report.views[found.view]
     reference = outcome.references[found.reference]
     scale = reference.scale
@@ -93,7 +107,17 @@ def closeups(outcome: Outcome, column: int, row: int, found: Place) -> Image.Ima
 
 
 def crop(pixels: np.ndarray, x: float, y: float, side: float) -> Image.Image:
-    """A square of (H, W, C) uint8 around (x, y), black outside, enlarged to `ENLARGED`."""
+    """Cut a square, black outside of the image, enlarged to `ENLARGED`.
+
+    Args:
+        pixels: (H, W, C) uint8.
+        x: of its centre, in pixels.
+        y: of its centre, in pixels.
+        side: of the square, in pixels.
+
+    Returns:
+        The square.
+    """
     left, top = int(np.floor(x - side / 2)), int(np.floor(y - side / 2))
     whole = int(np.ceil(side)) + 1
     piece = picture(pixels).convert("RGB").crop((left, top, left + whole, top + whole))
@@ -133,6 +157,13 @@ def ring(image: Image.Image, x: float, y: float) -> None:
 
 
 def dot(image: Image.Image, x: float, y: float, colour: tuple[int, int, int]) -> None:
-    """Draw a small dot."""
+    """Draw a small dot.
+
+    Args:
+        image: gets it.
+        x: in pixels.
+        y: in pixels.
+        colour: RGB, 0 ... 255.
+    """
     radius = max(2, max(image.size) / 300)
     ImageDraw.Draw(image).ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="black")

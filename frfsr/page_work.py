@@ -20,8 +20,8 @@ from frfsr.imageio import Photo, check_output, read_photo, write_photo
 from frfsr.imageio.photo import to_8_bit
 from frfsr.imageio.write import WRITE_FORMATS
 from frfsr.network import Network
+from frfsr.upscaling.matches import Matches
 from frfsr.upscaling.options import Options, Report
-from frfsr.upscaling.run import Matches
 from frfsr.upscaling.upscale import upscale_photo
 
 PREVIEW_PIXELS = 4_000_000  # of a reference, kept to show matched places
@@ -70,7 +70,11 @@ class Job:
         self.seconds, self.deadline, self.cancelled = seconds, time.monotonic() + seconds, threading.Event()
 
     def check(self) -> None:
-        """Raise UserError if the run is to stop."""
+        """End the run where it is to stop.
+
+        Raises:
+            UserError: it is.
+        """
         if self.cancelled.is_set():
             raise UserError("cancelled.")
         if time.monotonic() > self.deadline:
@@ -114,7 +118,11 @@ class Networks:
         self.get(self.names[0], self.devices[0])
 
     def get(self, name: str, device: str) -> Network:
-        """Load a network, or return it."""
+        """Load a network, or return it.
+
+        Raises:
+            UserError: it is not offered.
+        """
         if name not in self.names or device not in self.devices:
             raise UserError(f"{name} on {device} is not offered here.")
         with self.lock:
@@ -183,7 +191,11 @@ def open_photo(path: str, limits: Limits) -> tuple[Photo, list[str]]:
 
 
 def open_to_enlarge(path: str, limits: Limits) -> tuple[Photo, list[str]]:
-    """As `open_photo`; the photo must be small enough to be enlarged here."""
+    """As `open_photo`; the photo must be small enough to be enlarged here.
+
+    Raises:
+        UserError: the photo is larger, or cannot be read.
+    """
     photo, notes = open_photo(path, limits)
     height, width = photo.pixels.shape[:2]
     if width * height > limits.photo_pixels:
@@ -214,6 +226,9 @@ def enlarge(
         folder: for the download, which is named after the photo.
         limits: of the page.
         progress: is told how many tiles are done, and of how many.
+
+    Returns:
+        What is shown of it.
 
     Raises:
         UserError: a bad file, a limit, or the job is stopped.

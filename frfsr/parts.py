@@ -8,12 +8,12 @@ from einops import repeat
 from torch import Tensor, nn
 
 from frfsr import published
-from frfsr.checkpoints import Names, load_published, unwrap
 from frfsr.config import FRFSRConfig, Widths
 from frfsr.features import SIFE, TextureEncoder
 from frfsr.model import FRFSR
 from frfsr.network import Correspondence, StoredModule
 from frfsr.settings import Depth, Width, settings
+from frfsr.states import Names, load_published, unwrap, unwrap_parts
 from frfsr.unet import MultiScaleAggregation, Textures
 
 FRFSR_PARTS = ("net_g", "extractor", "vgg", "rrdb")
@@ -139,8 +139,7 @@ def reuse_from_published(checkpoint: Mapping[str, Any]) -> ReuseNetwork:
 
 def frfsr_from_published(checkpoints: Mapping[str, Any]) -> FRFSR:
     """SwinUnetv3RestorationNet, ContrasExtractorSep, VGG19 and RRDBNet, by part -> FRFSR."""
-    parts = {part: unwrap(state, part) for part, state in checkpoints.items()}
-    net_g, extractor, vgg, rrdb = (parts[part] for part in FRFSR_PARTS)
+    net_g, extractor, vgg, rrdb = unwrap_parts(checkpoints, FRFSR_PARTS, "frfsr").values()
     config = FRFSRConfig.published(
         encoder_channels=published.extractor_sizes(extractor),
         **{f"sife_{name}": value for name, value in published.rrdb_sizes(rrdb).items()},

@@ -1,7 +1,10 @@
 """Arrays of pixels <-> tensors, and what everyone must agree on about colour."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
@@ -58,3 +61,22 @@ def luma(image: Tensor) -> Tensor:
     """Luma of BT.601, (B, 1, H, W) in [0, 1], of an RGB image (B, 3, H, W) in [0, 1]."""
     weights = rearrange(image.new_tensor(BT601), "c -> 1 c 1 1")
     return (image * weights).sum(1, keepdim=True)
+
+
+def channel_constant(values: Sequence[float]) -> Tensor:
+    """Constants of the colour channels as (1, C, 1, 1), for a buffer."""
+    return rearrange(torch.tensor(values), "c -> 1 c 1 1")
+
+
+def pad_sides(image: Tensor, smallest: int, multiple: int) -> Tensor:
+    """Replicate the right and bottom borders of (B, C, H, W) until both sides are at least `smallest` and multiples."""
+    bottom, right = (-(-max(side, smallest) // multiple) * multiple - side for side in image.shape[-2:])
+    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
+
+
+def fit_sides(image: Tensor, size: Sequence[int], corner: tuple[int, int] = (0, 0)) -> Tensor:
+    """Cut (B, C, H, W) from a corner (row, column) on to the size (height, width), replicating borders beyond it."""
+    top, left = (min(start, side - 1) for start, side in zip(corner, image.shape[-2:], strict=True))
+    image = image[..., top : top + size[0], left : left + size[1]]
+    bottom, right = (wanted - side for wanted, side in zip(size, image.shape[-2:], strict=True))
+    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image

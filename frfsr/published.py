@@ -5,7 +5,7 @@
 
 from typing import Any
 
-from frfsr.checkpoints import Names, State, count, size
+from frfsr.states import Names, State, count, size
 
 # Our FAM and TAAM of a stage -> the published stage, and the number of its dynamic filters.
 STAGES = {

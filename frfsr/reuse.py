@@ -83,6 +83,9 @@ def aggregation(make: Callable[[bool], Box], reuse: bool) -> Box | FeatureReuse:
     Args:
         make: builds one; its argument says whether it is to have an injection point.
         reuse: whether the framework is asked for.
+
+    Returns:
+        What was asked for.
     """
     if not reuse:
         return make(False)

@@ -31,8 +31,12 @@ Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 def settings(config_class: type[Settings]) -> type[Settings]:
     """Make a class a dataclass whose values are checked when it is made.
 
-    A wrong value or an unknown field raises UserError, whose one line names the field and what it may be, or the
-    nearest field that there is.
+    Args:
+        config_class: annotated fields, as of a dataclass.
+
+    Returns:
+        The class. Where one is made with a wrong value or an unknown field, a UserError names in one line the field and
+        what it may be, or the nearest field that there is.
     """
     options = ConfigDict(extra="forbid")
     checked: Any = pydantic.dataclasses.dataclass(config=options)(config_class)
@@ -57,6 +61,9 @@ def from_mapping(config_class: type[Settings], values: Mapping[str, Any]) -> Set
         config_class: a class made by `settings`.
         values: field -> value, as JSON and YAML give them.
 
+    Returns:
+        The configuration.
+
     Raises:
         UserError: a field is unknown or a value is not allowed.
     """
@@ -65,7 +72,15 @@ def from_mapping(config_class: type[Settings], values: Mapping[str, Any]) -> Set
 
 
 def require_known(config_class: type, values: Mapping[str, Any]) -> None:
-    """Raise UserError for a key that is no field of the dataclass, with the nearest one that is."""
+    """Refuse a key that is no field of the dataclass.
+
+    Args:
+        config_class: the dataclass.
+        values: by key.
+
+    Raises:
+        UserError: a key is none; it names the nearest one that is.
+    """
     known = [field.name for field in fields(config_class)]
     for key in values:
         if key not in known:
@@ -75,7 +90,17 @@ def require_known(config_class: type, values: Mapping[str, Any]) -> None:
 
 
 def require_divisible(name: str, value: int, divisor_name: str, divisor: int) -> None:
-    """Raise UserError unless the setting `divisor_name` divides the setting `name`."""
+    """Refuse a setting that another one does not divide.
+
+    Args:
+        name: of the setting.
+        value: of the setting.
+        divisor_name: of the other one.
+        divisor: its value.
+
+    Raises:
+        UserError: a remainder is left.
+    """
     if value % divisor:
         raise UserError(f"{divisor_name} ({divisor}) must divide {name} ({value}).")
 

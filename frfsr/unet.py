@@ -17,8 +17,11 @@ from frfsr.reuse import Aggregation
 class Textures(NamedTuple):
     """What is found once per image pair and shared by both networks of the feature reuse framework.
 
-    correspondence: LR position -> place in the reference; pyramid: F_Ref at strides 1, 2, 4; sife: F_sife
-    (B, sife_features, h, w) or None; base: the image that the networks refine (B, 3, 4h, 4w).
+    Attributes:
+        correspondence: LR position -> place in the reference.
+        pyramid: F_Ref at strides 1, 2, 4.
+        sife: F_sife (B, sife_features, h, w) or None.
+        base: the image that the networks refine (B, 3, 4h, 4w).
     """
 
     correspondence: Correspondence
@@ -41,8 +44,10 @@ class Upsample(nn.Sequential):
 class MultiScaleAggregation(Aggregation):
     """RefSR (1) or RefSR (2) of figure 1: Textures -> F_SR and the image.
 
-    reuse: the network is the second one, whose large-scale TAAMs also take the first one's F_rec (eq. 18).
-    sife: whether the small-scale TAAM takes F_sife (eq. 17).
+    Args:
+        config: of the network.
+        sife: whether the small-scale TAAM takes F_sife (eq. 17).
+        reuse: it is the second network, whose large-scale TAAMs also take the first one's F_rec (eq. 18).
     """
 
     def __init__(self, config: FRFSRConfig, sife: bool, reuse: bool):
@@ -97,15 +102,19 @@ class MultiScaleAggregation(Aggregation):
         reused: Tensor | None = None,
         skip: Tensor | None = None,
     ) -> Tensor:
-        """One stage: align the reference features of its scale to x, and aggregate both.
+        """Align the reference features of one scale to F_LR, and aggregate both.
 
         Args:
-            fam, taam: of the stage.
+            fam: of the stage.
+            taam: of the stage.
             x: F_LR (B, c, H, W).
             textures: of the image pair.
             sife: F_sife (B, sife_features, H, W), where the stage takes it.
             reused: F_rec (B, c, H, W), likewise.
             skip: features of the way down, (B, c, H, W).
+
+        Returns:
+            (B, c, H, W).
         """
         if skip is not None and not self.separate:
             x, skip = x + skip, None

@@ -21,10 +21,15 @@ BLOCK_CHANNELS = 64
 
 
 class _Block(NamedTuple):
-    """Some rows and channels of image ``b``, with zeros around the image.
+    """Some rows and channels of image ``b``, with zeros around the image; and memory to use.
 
-    pixels, more_pixels: (c, (h + k - 1) * (w + k - 1) + k - 1), the image and memory to use; lines: span in
-    :func:`_lines`; term, total: (c, h * (w + k - 1)), memory to use.
+    Attributes:
+        b: number of the image in the batch.
+        pixels: (c, (h + k - 1) * (w + k - 1) + k - 1), the padded image.
+        more_pixels: memory of the same size.
+        lines: span in :func:`_lines`.
+        term: (c, h * (w + k - 1)), memory.
+        total: (c, h * (w + k - 1)), memory.
     """
 
     b: int
@@ -93,7 +98,17 @@ def dynamic_filter_cpu(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
 def dynamic_filter_backward_cpu(
     grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, channel and spatial, tap by tap in the same blocks."""
+    """Compute the gradients of x, channel and spatial, tap by tap in the same blocks.
+
+    Args:
+        grad: (B, C, H, W) of the output.
+        x: as for :func:`frfsr.kernels.dynamic_filter`.
+        channel: likewise.
+        spatial: likewise, normalised.
+
+    Returns:
+        The three gradients.
+    """
     batch, depth, height, width = x.shape
     side, line, dtype = channel.shape[-1], width + channel.shape[-1] - 1, accumulator_dtype(x)
     channels, lines = rearrange(channel.to(dtype), "b c i j -> b (i j) c"), _lines(spatial, side, dtype)

@@ -184,7 +184,10 @@ def filter_pixels(
     shift: Tensor | None = None,
     transposed: bool = False,
 ) -> Tensor:
-    """Launch :func:`filter_kernel`; ``scale`` and ``shift`` (k*k,) normalise the spatial filter on the way."""
+    """Launch :func:`filter_kernel`; arguments as for :func:`frfsr.kernels.dynamic_filter`.
+
+    `scale` and `shift` (k*k,) normalise the spatial filter on the way; `transposed` gives the gradient of the input.
+    """
     layout = memory_format(x)
     channels_last = layout == torch.channels_last
     x = x.contiguous(memory_format=layout)
@@ -216,7 +219,7 @@ def filter_pixels(
 
 @on_device_of_first
 def filter_gradients(grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor) -> tuple[Tensor, Tensor]:
-    """Launch :func:`filter_gradient_kernel`: gradients of ``channel`` and ``spatial``."""
+    """Launch :func:`filter_gradient_kernel`: gradients of channel and spatial; arguments as for the CPU's form."""
     layout = memory_format(x)
     channels_last = layout == torch.channels_last
     x, grad = x.contiguous(memory_format=layout), grad.contiguous(memory_format=layout)

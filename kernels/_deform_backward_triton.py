@@ -187,7 +187,7 @@ def weight_gradient_kernel(
 def deform_conv_backward_triton(
     grad: Tensor, x: Tensor, geometry: Geometry, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Launch both kernels: gradients of x, offset, mask and weight."""
+    """Launch both kernels: gradients of x, offset, mask and weight; arguments as for the CPU's form."""
     operands, (offset, mask) = operands_of(x, geometry, weight), geometry[:2]
     tile = operands.constants
     groups, group_channels, outputs = operands.weight.shape[1:]

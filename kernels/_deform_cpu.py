@@ -89,7 +89,17 @@ def _blocks(canvas: Tensor, image: _Image, elements: int) -> Iterator[_Block]:
 
 @torch.autocast("cpu", enabled=False)  # an operator's dtypes are those of its arguments
 def deform_conv_cpu(x: Tensor, geometry: Geometry, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute the forward pass. Arguments as in :func:`frfsr.kernels.deform_conv`."""
+    """Compute the forward pass.
+
+    Args:
+        x: (B, C, Hk, Wk).
+        geometry: where it is sampled.
+        weight: (O, C, 3, 3).
+        bias: (O,) or None.
+
+    Returns:
+        (B, O, H, W).
+    """
     kernel = weight.to(x.dtype).flatten(1)
     shape = (x.shape[0], weight.shape[0], *geometry.offset.shape[-2:])
     out = torch.empty(shape, dtype=x.dtype, memory_format=memory_format(x))
@@ -105,7 +115,17 @@ def deform_conv_cpu(x: Tensor, geometry: Geometry, weight: Tensor, bias: Tensor 
 def deform_conv_backward_cpu(
     grad: Tensor, x: Tensor, geometry: Geometry, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute the gradients of x, offset, mask and weight; samples are taken again instead of kept by the forward."""
+    """Compute the gradients; samples are taken again instead of kept by the forward.
+
+    Args:
+        grad: (B, O, H, W) of the output.
+        x: (B, C, Hk, Wk).
+        geometry: where it is sampled.
+        weight: (O, C, 3, 3).
+
+    Returns:
+        The gradients of x, offset, mask and weight.
+    """
     inputs = x, geometry.offset, geometry.mask, weight
     kernel = weight.to(accumulator_dtype(x)).flatten(1)
     grad_x, grad_offset, grad_mask, grad_weight = (

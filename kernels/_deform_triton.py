@@ -99,10 +99,20 @@ class Tile(NamedTuple):
 
 
 def choose_tile(groups: int, group_channels: int, outputs: int, dtype: torch.dtype, tf32: bool) -> Tile:
-    """64 pixels x 128 bytes of channels, or as few as 16 channels (the least for tensor cores) of thin features.
+    """Choose 64 pixels x 128 bytes of channels, or as few as 16 channels (the least for tensor cores) of thin features.
 
     Whole tiles need no masks: 48 channels are taken as 3 x 16 rather than as a part of 64. True float32 has no tensor
     cores and gets half the pixels: its products take more registers.
+
+    Args:
+        groups: deformable groups.
+        group_channels: input channels of a group.
+        outputs: output channels.
+        dtype: of the features.
+        tf32: products of float32 are taken in TensorFloat-32.
+
+    Returns:
+        The tile.
     """
     step = 32 if dtype == torch.float32 else 64
     divisor = group_channels & -group_channels  # the largest power of two in it
@@ -167,7 +177,7 @@ def operands_of(x: Tensor, geometry: Geometry, weight: Tensor) -> Operands:
 
 @on_device_of_first
 def deform_conv_triton(x: Tensor, geometry: Geometry, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """:func:`frfsr.kernels.deform_conv`, in memory channels-last."""
+    """Launch the kernel; arguments as for the CPU's form, the result in memory channels-last."""
     operands = operands_of(x, geometry, weight)
     batch, outputs, (height, width) = x.shape[0], weight.shape[0], geometry.offset.shape[-2:]
     out = x.new_empty(batch, height, width, outputs)

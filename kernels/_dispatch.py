@@ -44,6 +44,9 @@ def use(forms: Literal["reference"] | Mapping[str, Callable]) -> Iterator[None]:
             functions that take the place of operations, by the operations' names ("flow_warp": ...), called with the
             same arguments. Operations that are not named keep to the table.
 
+    Yields:
+        Nothing: what is called inside of the context is overruled.
+
     Raises:
         ValueError: if ``forms`` is another word.
 
@@ -77,6 +80,9 @@ def form_for(operation: str, tensor: torch.Tensor) -> Form:
         "reference" if it was asked for, else the form of the first row of ``TABLE`` that holds. Triton counts only
         where it is installed; ``TRITON_INTERPRET=1`` lets it serve CPU tensors too, so that the kernels themselves can
         be tested without a GPU.
+
+    Raises:
+        LookupError: no row holds.
     """
     if _selected == "reference" or os.environ.get("FRFSR_KERNELS") == "reference":
         return "reference"

@@ -16,11 +16,17 @@ BLOCK_SIDE = 24  # rows and fewest columns of a block of the key; overlapping bo
 
 
 def prepare(feature: Tensor, patch_size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What the search needs of a feature map (B, C, H, W), at the cost of one copy of it.
+    """Compute what the search needs of a feature map, at the cost of one copy of it.
 
-    Returns the pixels as (B, H, W, C) in ``dtype``, with non-finite pixels zeroed and each image scaled by a power of
-    two (exact) so that its squares stay in range; and 1 / (norm + epsilon) of every patch, (B, H - patch_size + 1,
-    W - patch_size + 1), which is 0 where the patch may not be matched.
+    Args:
+        feature: (B, C, H, W).
+        patch_size: side of a patch in pixels.
+        dtype: of the result.
+
+    Returns:
+        The pixels (B, H, W, C), with non-finite pixels zeroed and each image scaled by a power of two (exact) so that
+        its squares stay in range; and 1 / (norm + epsilon) of every patch, (B, H - patch_size + 1,
+        W - patch_size + 1), which is 0 where the patch may not be matched.
     """
     pixels = rearrange(feature, "b c h w -> b h w c").to(dtype, copy=True, memory_format=torch.contiguous_format)
     peak = torch.linalg.vector_norm(pixels, ord=torch.inf, dim=-1)

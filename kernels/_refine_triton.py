@@ -78,7 +78,7 @@ def refine_kernel(
 
 @on_device_of_first
 def refine_flow_triton(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tensor:
-    """:func:`frfsr.kernels.refine_flow`; ``query`` and ``key`` in float32."""
+    """Launch the kernel; arguments as for :func:`frfsr.kernels.refine_flow`, query and key in float32."""
     refined = torch.empty_like(flow, dtype=torch.float32, memory_format=torch.contiguous_format)
     refine_kernel[(flow.shape[1] * flow.shape[2], len(flow))](
         flow.float().contiguous(),

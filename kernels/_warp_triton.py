@@ -146,7 +146,17 @@ def flow_warp_triton(feature: Tensor, flow: Tensor, out: Tensor) -> Tensor:
 
 @on_device_of_first
 def flow_warp_backward_triton(grad: Tensor, feature: Tensor, flow: Tensor, needs_flow: bool) -> tuple[Tensor, Tensor]:
-    """Gradients of :func:`frfsr.kernels.flow_warp` by feature and, if needed, by flow (else an empty tensor)."""
+    """Launch the kernel.
+
+    Args:
+        grad: (B, C, H, W) of the output.
+        feature: (B, C, h, w).
+        flow: (B, H, W, 2).
+        needs_flow: compute the gradient by the flow too.
+
+    Returns:
+        The gradients by feature and by flow, the latter empty if it is not needed.
+    """
     order = memory_format(feature)
     grad, feature, flow = (
         grad.contiguous(memory_format=order),

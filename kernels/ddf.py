@@ -41,7 +41,17 @@ def _standardise(filters: Tensor, dim: int | tuple[int, ...]) -> tuple[Tensor, T
 
 
 def normalise_filter(filters: Tensor, scale: Tensor, shift: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Equation 21: zero mean and unit (unbiased) deviation over the taps ``dim``, then learned scale and shift."""
+    """Apply equation 21: zero mean and unit (unbiased) deviation over the taps, then learned scale and shift.
+
+    Args:
+        filters: of any shape.
+        scale: broadcastable to it.
+        shift: broadcastable to it.
+        dim: the axis, or axes, of the taps.
+
+    Returns:
+        Filters of the same shape.
+    """
     return _standardise(filters, dim)[0] * scale + shift
 
 

@@ -142,7 +142,7 @@ def deform_conv(
     flow_scale: int = 1,
     match_padding: MatchPadding | None = None,
 ) -> Tensor:
-    """Modulated deformable 3x3 convolution, stride 1, padding 1, around the matched position (equations 15 and 16).
+    """Convolve around the matched position: modulated, deformable, 3x3, stride 1, padding 1 (equations 15 and 16).
 
     Args:
         x: (B, C, Hk, Wk) reference features; their size may differ from the output's.

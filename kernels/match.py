@@ -48,23 +48,24 @@ def _(query: Tensor, key: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
 
 @operation
 def patch_argmax(query: Tensor, key: Tensor, patch_size: int = 3) -> tuple[Tensor, Tensor]:
-    """For every patch of ``query`` the most similar patch of ``key``: exact, in memory linear in the images.
-
-    | argument   | shape               | meaning                                                                      |
-    |------------|---------------------|------------------------------------------------------------------------------|
-    | query      | (B, C, Hq, Wq)      | features, usually of unit length per pixel                                   |
-    | key        | (B, C, Hk, Wk)      | features to search, same dtype, any other size                               |
-    | patch_size |                     | side p of a patch; stride 1; only patches wholly inside count                |
-    | score      | (B, Hq-p+1, Wq-p+1) | float32: ``<q, k> / ((|q| + 1e-5) (|k| + 1e-5))`` in [-1, 1], maximal over k |
-    | index      | (B, Hq-p+1, Wq-p+1) | int64: ``row * (Wk-p+1) + column`` of the best patch; the lowest one on ties |
+    """Find for every patch of ``query`` the most similar patch of ``key``: exact, in memory linear in the images.
 
     Half-precision features are multiplied as they are and summed in float32; float32 ones follow PyTorch's setting
     ``torch.backends.cuda.matmul.fp32_precision`` on a GPU. Patches of ``key`` with a NaN or infinite value are never
     chosen; a patch of ``query`` with one, or without any patch to choose, gets score NaN and index 0.
 
-    A choice has no gradient: both results are detached.
+    Args:
+        query: (B, C, Hq, Wq) features, usually of unit length per pixel.
+        key: (B, C, Hk, Wk) features to search, same dtype, any other size.
+        patch_size: side p of a patch in pixels; stride 1; only patches wholly inside count.
 
-    Raises ``ValueError`` if shapes or dtypes do not fit each other or an image is smaller than a patch.
+    Returns:
+        Score (B, Hq-p+1, Wq-p+1), float32: ``<q, k> / ((|q| + 1e-5) (|k| + 1e-5))`` in [-1, 1], maximal over k; and
+        index, int64 of the same shape: ``row * (Wk-p+1) + column`` of the best patch, the lowest one on ties. A choice
+        has no gradient: both are detached.
+
+    Raises:
+        ValueError: if shapes or dtypes do not fit each other or an image is smaller than a patch.
 
     Examples:
         >>> import torch

@@ -92,19 +92,21 @@ _flow_warp.register_autograd(_backward, setup_context=_setup_context)
 def flow_warp(feature: Tensor, flow: Tensor) -> Tensor:
     """Sample ``feature`` at every output pixel's own position plus its flow, bilinearly, with zeros outside.
 
-    | argument | shape        | meaning                                                                     |
-    |----------|--------------|-----------------------------------------------------------------------------|
-    | feature  | (B, C, h, w) | floating point; contiguous or channels-last, and so will the result be      |
-    | flow     | (B, H, W, 2) | displacements (x, y) in pixels of ``feature``, finite, of any magnitude     |
-    | returns  | (B, C, H, W) | in the dtype of ``feature``, interpolated in the precision of the flow      |
-
     Pixel centres have whole-number coordinates (``align_corners=True`` in ``grid_sample``'s words), so that a flow of
     whole numbers copies pixels. Differentiable in both arguments; at a whole coordinate, a kink of the interpolation,
     the derivative by the flow is a one-sided one. Half-precision flow is widened to float32: a half number cannot
     address the pixels of a large image. On a GPU the gradient by the feature is summed with atomics: its last bits vary
     between runs.
 
-    Raises ``ValueError`` if the shapes do not fit each other.
+    Args:
+        feature: (B, C, h, w), floating point; contiguous or channels-last, and so will the result be.
+        flow: (B, H, W, 2), displacements (x, y) in pixels of ``feature``, finite, of any magnitude.
+
+    Returns:
+        (B, C, H, W) in the dtype of ``feature``, interpolated in the precision of the flow.
+
+    Raises:
+        ValueError: if the shapes do not fit each other.
 
     Examples:
         >>> import torch

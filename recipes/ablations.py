@@ -44,6 +44,8 @@ class Variant:
 
 @dataclass(frozen=True)
 class Ablation:
+    """A table of the paper: its columns, and the rows, which train in one stage."""
+
     title: str
     stage: str
     columns: tuple[str, ...]
@@ -131,6 +133,17 @@ def spread(results: Sequence[Evaluation], quantity: str, digits: int) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Train the variants and print their table.
+
+    Args:
+        options: of the command line.
+
+    Returns:
+        The exit code: 0, or that of a training that was stopped.
+
+    Raises:
+        UserError: wrong configurations, data or models.
+    """
     ablation = ABLATIONS[options.ablation]
     config = load_config(options.config, options.settings, TrainingConfig)
     if config.stage != ablation.stage:
@@ -174,6 +187,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: by default those of the process.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ablation", choices=ABLATIONS)
     parser.add_argument("--config", required=True, help="yaml file, as for recipes/train.py")

@@ -32,10 +32,15 @@ class Average(AveragedModel):
                 self.frozen.add(f"module.{name}")
 
     def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Give the averaged weights, without the frozen ones."""
         return {name: value for name, value in super().state_dict(*args, **options).items() if name not in self.frozen}
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True, assign: bool = False) -> None:
-        """Take what `state_dict` gives; the frozen weights come with the model."""
+        """Take what `state_dict` gives; the frozen weights come with the model.
+
+        Raises:
+            RuntimeError: they are those of another model.
+        """
         missing, surplus = super().load_state_dict(
             {name: value for name, value in state_dict.items() if name not in self.frozen}, strict=False, assign=assign
         )

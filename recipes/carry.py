@@ -36,7 +36,17 @@ class Carried:
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, file, {"step": str(step)})
 
     def load(self, file: Path) -> int:
-        """Read what `save` wrote; returns its step. RuntimeError if it is of another network."""
+        """Read what `save` wrote.
+
+        Args:
+            file: that it wrote.
+
+        Returns:
+            The step after which it was written.
+
+        Raises:
+            RuntimeError: it is of another network.
+        """
         with safe_open(file, "pt") as content:
             step = int(content.metadata()["step"])
             tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 (no mapping)

@@ -76,7 +76,14 @@ class RunConfig:
         self.degraded_by()
 
     def degraded_by(self) -> Degradation | None:
-        """What makes the LR images, if it is more than bicubic interpolation; UserError if it cannot be."""
+        """Build what makes the LR images, if it is more than bicubic interpolation.
+
+        Returns:
+            None for bicubic interpolation alone.
+
+        Raises:
+            UserError: the setting asks for what cannot be.
+        """
         return None if self.degradation is None else from_mapping(Degradation, self.degradation)
 
 
@@ -173,7 +180,15 @@ class MatchingConfig(RunConfig):
 
 
 def require_range(name: str, bounds: tuple[float, float]) -> None:
-    """Raise UserError unless the first bound is at most the second."""
+    """Refuse bounds that are not in order.
+
+    Args:
+        name: of the setting.
+        bounds: the lower and the upper one.
+
+    Raises:
+        UserError: the first bound is above the second.
+    """
     if bounds[0] > bounds[1]:
         raise UserError(f"{name} must be a range [smallest, largest], got {list(bounds)}.")
 
@@ -210,6 +225,9 @@ def load_config(
         changes: KEY=VALUE; values are read as yaml, model.KEY reaches into the model.
         config_class: which one; by default the one that has the configuration's stage.
 
+    Returns:
+        The configuration, with every value checked.
+
     Raises:
         UserError: no such file, no yaml, an unknown key, or a value that is not allowed.
     """
@@ -236,7 +254,17 @@ def load_config(
 
 
 def find_recipe(name: str | Path) -> Path:
-    """The yaml file of a path, or of a recipe's name; UserError lists the recipes if there is none."""
+    """Find the yaml file of a configuration.
+
+    Args:
+        name: a path, or a recipe's name.
+
+    Returns:
+        Its path.
+
+    Raises:
+        UserError: there is none; it lists the recipes.
+    """
     for file in (Path(name), RECIPES / f"{name}.yaml", RECIPES / name):
         if file.is_file():
             return file

@@ -10,13 +10,15 @@ WIDTHS = (32, 64, 128, 256, 512)
 
 
 class Critic(nn.Module):
-    """Image (B, 3, H, W), RGB in [0, 1] -> score (B,), greater for what looks real. H, W >= 32.
+    """The judge of images: five blocks, global average pooling and two 1x1 convolutions.
 
-    Five blocks conv - LeakyReLU - conv with stride 2 - LeakyReLU, global average pooling and two 1x1 convolutions.
+    A block is conv - LeakyReLU - conv with stride 2 - LeakyReLU.
 
-    kind: "wgan": as the mathematics of WGAN-GP asks (eq. 28-29), no bounds and no batch statistics, since the
-        penalty is on the gradient of each image alone; "published": BatchNorm behind every convolution and a final
-        sigmoid, as in the authors' code.
+    Args:
+        kind: "wgan": as the mathematics of WGAN-GP asks (eq. 28-29), no bounds and no batch statistics, since the
+            penalty is on the gradient of each image alone; "published": BatchNorm behind every convolution and a final
+            sigmoid, as in the authors' code.
+        widths: channels of each block.
     """
 
     def __init__(self, kind: Literal["wgan", "published"] = "wgan", widths: tuple[int, ...] = WIDTHS):
@@ -46,15 +48,30 @@ class Critic(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         # In half precision the gradient of the gradient underflows: mixed precision ends here.
+        """Score images.
+
+        Args:
+            image: (B, 3, H, W), RGB in [0, 1]. H, W >= 32.
+
+        Returns:
+            (B,), greater for what looks real.
+        """
         with torch.autocast(image.device.type, enabled=False):
             return self.head(self.blocks(image.to(next(self.parameters()).dtype))).flatten()
 
 
 def critic_loss(critic: nn.Module, truth: Tensor, result: Tensor, mix: Tensor, penalty: float = 10.0) -> Tensor:
-    """Eq. 29, a scalar: D(I_SR) - D(I_HR) + penalty * (||grad D||_2 - 1)^2, means over the batch.
+    """Compute eq. 29: D(I_SR) - D(I_HR) + penalty * (||grad D||_2 - 1)^2, means over the batch.
 
-    truth, result: I_HR and I_SR (B, 3, H, W); no gradient goes into them. mix: (B,) uniform in [0, 1], the convex
-    combination of the two where the gradient is taken.
+    Args:
+        critic: D.
+        truth: I_HR (B, 3, H, W); no gradient goes into it.
+        result: I_SR (B, 3, H, W); no gradient goes into it.
+        mix: (B,) uniform in [0, 1], the convex combination of the two where the gradient is taken.
+        penalty: weight of the gradient penalty.
+
+    Returns:
+        A scalar.
     """
     result = result.detach()
     distance = -critic(truth).mean() + critic(result).mean()
@@ -62,7 +79,17 @@ def critic_loss(critic: nn.Module, truth: Tensor, result: Tensor, mix: Tensor, p
 
 
 def gradient_penalty(critic: nn.Module, truth: Tensor, result: Tensor, mix: Tensor) -> Tensor:
-    """Mean over the images of (||grad D||_2 - 1)^2 at mix * truth + (1 - mix) * result; arguments as `critic_loss`."""
+    """Compute the mean over the images of (||grad D||_2 - 1)^2 at mix * truth + (1 - mix) * result.
+
+    Args:
+        critic: D.
+        truth: I_HR (B, 3, H, W).
+        result: I_SR (B, 3, H, W).
+        mix: (B,) in [0, 1].
+
+    Returns:
+        A scalar.
+    """
     mix = mix.view(-1, 1, 1, 1).to(truth)
     between = (mix * truth + (1 - mix) * result).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
@@ -70,5 +97,13 @@ def gradient_penalty(critic: nn.Module, truth: Tensor, result: Tensor, mix: Tens
 
 
 def adversarial_loss(critic: nn.Module, result: Tensor) -> Tensor:
-    """Eq. 28, a scalar: -D(I_SR), mean over the batch; the gradient goes into the image (B, 3, H, W)."""
+    """Compute eq. 28: -D(I_SR), mean over the batch.
+
+    Args:
+        critic: D.
+        result: I_SR (B, 3, H, W), into which the gradient goes.
+
+    Returns:
+        A scalar.
+    """
     return -critic(result).mean()

@@ -37,14 +37,29 @@ class Guard:
         return loss
 
     def clip(self, parameters: Iterable[nn.Parameter], limit: float = float("inf")) -> Tensor:
-        """Scale all gradients down together where their norm is above `limit`; returns the norm before, a scalar."""
+        """Scale all gradients down together where their norm is above a limit.
+
+        Args:
+            parameters: whose gradients.
+            limit: of the norm.
+
+        Returns:
+            The norm before, a scalar.
+        """
         return cast(Tensor, self.accelerator.clip_grad_norm_(parameters, limit))
 
     def step(self, optimizer: AcceleratedOptimizer, gradient_norm: Tensor) -> bool:
         """Take the optimizer's step unless it would spoil the weights, and clear the gradient.
 
-        gradient_norm: a scalar, without fp16's loss scale. Returns whether the step was taken, the same to every
-        process. Raises UserError after `SKIPPED_LIMIT` unsound steps.
+        Args:
+            optimizer: takes the step.
+            gradient_norm: a scalar, without fp16's loss scale.
+
+        Returns:
+            Whether the step was taken, the same to every process.
+
+        Raises:
+            UserError: more than `SKIPPED_LIMIT` steps were unsound.
         """
         sound = self.sound(gradient_norm, optimizer.scaler)
         if not sound:
@@ -56,7 +71,18 @@ class Guard:
         return taken
 
     def sound(self, gradient_norm: Tensor, scaler: GradScaler | None) -> bool:
-        """Whether losses, gradient and offsets are in order on every process; counts if not, raises as `step`."""
+        """Check losses, gradient and offsets on every process, and count a step in which they are not in order.
+
+        Args:
+            gradient_norm: a scalar, without fp16's loss scale.
+            scaler: fp16's, if there is one.
+
+        Returns:
+            Whether they are in order.
+
+        Raises:
+            UserError: more than `SKIPPED_LIMIT` steps were unsound.
+        """
         offset = torch.stack(self.offsets).amax() if self.offsets else torch.zeros_like(gradient_norm)
         losses = torch.stack(self.losses)
         self.offsets.clear()

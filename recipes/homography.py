@@ -36,9 +36,15 @@ def perspective(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def similarity(size: int, zoom: float, degrees: float) -> np.ndarray:
-    """The homography (3, 3) of a size x size view that shows its image zoomed and turned around their centre.
+    """Make the homography of a view that shows its image zoomed and turned around their centre.
 
-    zoom: size of the content in the second image over that in the first; degrees: it is turned counter-clockwise.
+    Args:
+        size: side of the view and of the image, in pixels.
+        zoom: size of the content in the second image over that in the first.
+        degrees: the content is turned counter-clockwise.
+
+    Returns:
+        (3, 3).
     """
     angle, centre = np.deg2rad(degrees), (size - 1) / 2
     cosine, sine = np.cos(angle) / zoom, np.sin(angle) / zoom

@@ -29,22 +29,31 @@ def run_recipe(
     description: str,
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Run a recipe's command line in this process; returns its exit code, 2 for a mistake, which takes one line.
+    """Run a recipe's command line in this process.
 
     Args:
         train: runs a configuration, and returns the exit code.
         config_class: of the configuration.
         description: for --help.
         arguments: `--config FILE KEY=VALUE ...`; by default those of the process.
+
+    Returns:
+        The exit code, 2 for a mistake, which takes one line.
     """
     return guarded(lambda: train(command_line(config_class, description, arguments)))
 
 
 def guarded(run: Callable[[], int]) -> int:
-    """Do what `run` does; a UserError becomes one line and exit code 2. Afterwards the processes part.
+    """Make a UserError one line and exit code 2. Afterwards the processes part.
 
     One of several processes that finds a mistake says so and leaves at once: gloo sometimes hangs when processes part
     at different places. What the others meet then, in whatever they were doing together, is not worth a word.
+
+    Args:
+        run: gives an exit code.
+
+    Returns:
+        The exit code.
     """
     try:
         return run()
@@ -78,12 +87,15 @@ def part() -> None:
 
 
 def launch(name: str, settings: Sequence[str], processes: int = 1) -> int:
-    """Train by a recipe, `frfsr train`: returns the exit code.
+    """Train by a recipe, `frfsr train`.
 
     Args:
         name: a recipe's name or a yaml file.
         settings: KEY=VALUE changes.
         processes: how many, at least 1; each has a GPU of its own, or its share of the CPU cores.
+
+    Returns:
+        The exit code.
 
     Raises:
         UserError: a mistake in the configuration, or one that a process found.
@@ -101,7 +113,11 @@ def launch(name: str, settings: Sequence[str], processes: int = 1) -> int:
 
 
 def launch_several(module: str, arguments: Sequence[str], processes: int) -> int:
-    """Run `python -m module` with torchrun's launcher."""
+    """Run `python -m module` with torchrun's launcher.
+
+    Raises:
+        UserError: the mistake that a process found.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores // processes, 1)))
     if not torch.cuda.is_available():

@@ -128,12 +128,20 @@ class Loop:
         self.say(f"stopped {reason} at step {step} of {self.config.steps}: the same command goes on from there")
 
     def complain(self, steps: int) -> None:
-        """Raise UserError if most steps of this session were unsound."""
+        """Refuse to end well where most steps were unsound.
+
+        Args:
+            steps: of this session.
+
+        Raises:
+            UserError: more than half of them were unsound.
+        """
         unsound = max(guard.unsound for guard in self.guards)
         if 2 * unsound > steps:
             raise UserError(f"{unsound} of {steps} steps were skipped, the weights are of no use: lower lr.")
 
     def say(self, line: str) -> None:
+        """Print a line above the progress bar, on the main process."""
         if self.accelerator.is_main_process:
             self.progress.write(line)
 
@@ -147,9 +155,11 @@ class Stop:
 
     @property
     def due(self) -> bool:
+        """Whether the run is to end."""
         return self.signal is not None or time.monotonic() > self.deadline
 
     def note(self, number: int, frame: FrameType | None) -> None:
+        """Take note of a signal; a second one has its usual effect."""
         if self.signal is None:
             self.signal, self.noted = number, time.monotonic()
         elif time.monotonic() - self.noted > REPEATED:

@@ -24,6 +24,7 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
+        """Begin the next means."""
         self.mark, self.waited, self.steps = time.perf_counter(), 0.0, 0
         self.terms: dict[str, list[Tensor]] = defaultdict(list)
 

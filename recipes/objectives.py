@@ -22,8 +22,11 @@ Terms = dict[str, Tensor]
 class Reconstruction:
     """Stages sife and rec: eq. 26.
 
-    networks, optimizers, guards: of what is trained beside the model; sources: SHA-256 of the pretrained weights by the
-    network they are of.
+    Attributes:
+        networks: what is trained beside the model.
+        optimizers: of these networks.
+        guards: of these networks.
+        sources: SHA-256 of the pretrained weights by the network they are of.
     """
 
     def __init__(self):
@@ -33,11 +36,27 @@ class Reconstruction:
         self.sources: dict[str, str] = {}
 
     def judge(self, image: Tensor, batch: dict[str, Tensor]) -> Terms:
-        """Train what judges the image, if anything does; returns scalars for the log."""
+        """Train what judges the image, if anything does.
+
+        Args:
+            image: I_SR (B, 3, H, W).
+            batch: of `TrainingSamples`.
+
+        Returns:
+            Scalars for the log.
+        """
         return {}
 
     def __call__(self, image: Tensor, truth: Tensor) -> tuple[Tensor, Terms]:
-        """I_SR and I_HR (B, 3, H, W) -> the loss, and its terms for the log."""
+        """Compute the loss.
+
+        Args:
+            image: I_SR (B, 3, H, W).
+            truth: I_HR (B, 3, H, W).
+
+        Returns:
+            The loss, and its terms for the log.
+        """
         l1 = F.l1_loss(image, truth)
         return l1, {"l1": l1}
 
@@ -67,6 +86,7 @@ class AllLosses(Reconstruction):
         self.networks, self.optimizers, self.guards = (self.critic,), (self.optimizer,), (self.guard,)
 
     def judge(self, image: Tensor, batch: dict[str, Tensor]) -> Terms:
+        """Let the critic take its step; see `Reconstruction.judge`."""
         loss = critic_loss(self.critic, batch["hr"], image, batch["mix"], self.config.gradient_penalty)
         (self.guard.watch(loss) / self.config.accumulate).backward()
         if self.accelerator.sync_gradients:
@@ -75,6 +95,7 @@ class AllLosses(Reconstruction):
         return {"critic": loss}
 
     def __call__(self, image: Tensor, truth: Tensor) -> tuple[Tensor, Terms]:
+        """Compute the weighted sum of all losses; see `Reconstruction.__call__`."""
         critic = self.accelerator.unwrap_model(self.critic)  # its weights get no gradient here: nothing to synchronise
         critic.requires_grad_(False)
         terms = {

@@ -17,7 +17,7 @@ Place = tuple[int, int]
 """A photo's place in a data set: number of the pair; 0 for its input, 1, 2, ... for its references."""
 
 
-class UnreadablePhoto(UserError):
+class UnreadablePhotoError(UserError):
     """A photo of the data that cannot be decoded."""
 
 
@@ -37,7 +37,17 @@ class Photos:
         return len(self.pairs)
 
     def sharp(self, place: Place) -> np.ndarray:
-        """The photo itself; UserError names one that cannot be decoded."""
+        """Read the photo itself.
+
+        Args:
+            place: which one.
+
+        Returns:
+            (H, W, 3) uint8.
+
+        Raises:
+            UnreadablePhotoError: it cannot be decoded; it names it.
+        """
         return self.keep(("sharp", place), lambda: self.decode(place))
 
     def low(self, place: Place) -> np.ndarray:
@@ -45,6 +55,7 @@ class Photos:
         return self.keep(("low", place), lambda: degrade.downscale(self.sharp(place)))
 
     def keep(self, key: tuple[str, Place], make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Give what was made under a key, from memory where there was room for it."""
         photo = self.kept.get(key)
         if photo is None:
             photo = make()
@@ -54,6 +65,11 @@ class Photos:
         return photo
 
     def decode(self, place: Place) -> np.ndarray:
+        """Read a photo from its file; see `sharp`.
+
+        Raises:
+            UnreadablePhotoError: it is no image, or too small.
+        """
         row = cast("dict[str, Any]", self.pairs[place[0]])
         file = row["input"] if place[1] == 0 else row["references"][place[1] - 1]
         try:
@@ -65,9 +81,17 @@ class Photos:
         return np.ascontiguousarray(degrade.crop_to_multiple(photo))
 
     def by_area(self, side: int, skip_bad: bool = False) -> list[Place]:
-        """Every photo as often as side x side squares cover it (at least once), inputs and references alike.
+        """List every photo as often as squares cover it (at least once), inputs and references alike.
 
-        skip_bad: leave out files that are no images, with a warning, instead of raising UnreadablePhoto.
+        Args:
+            side: of the squares, in pixels.
+            skip_bad: leave out files that are no images, with a warning.
+
+        Returns:
+            Places of photos.
+
+        Raises:
+            UnreadablePhotoError: a file is no image.
         """
         places = []
         for number, row in enumerate(cast("Iterable[dict[str, Any]]", self.pairs)):
@@ -83,18 +107,29 @@ class Photos:
         return places
 
 
-def unreadable(row: dict, error: UserError) -> UnreadablePhoto:
+def unreadable(row: dict, error: UserError) -> UnreadablePhotoError:
     """What to say of a pair with an image that cannot be read."""
-    return UnreadablePhoto(f"{row['name']}: {error} Mend it, take it out of the data, or give skip_bad=true.")
+    return UnreadablePhotoError(f"{row['name']}: {error} Mend it, take it out of the data, or give skip_bad=true.")
 
 
-def skipped(error: UnreadablePhoto) -> None:
+def skipped(error: UnreadablePhotoError) -> None:
     """Say which photo is left out; once for each."""
     warnings.warn(f"skipped: {error}", stacklevel=2)
 
 
 def mirrored(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """The height x width window of an image (H, W, 3) at (top, left), which continues mirrored beyond its borders."""
+    """Cut a window of an image, which continues mirrored beyond its borders.
+
+    Args:
+        image: (H, W, 3).
+        top: first row, may lie outside.
+        left: first column, may lie outside.
+        height: of the window, in pixels.
+        width: of the window, in pixels.
+
+    Returns:
+        (height, width, 3).
+    """
 
     def inside(start: int, count: int, side: int) -> np.ndarray:
         place = np.arange(start, start + count) % (2 * side)
@@ -106,15 +141,18 @@ def mirrored(image: np.ndarray, top: int, left: int, height: int, width: int) ->
 def view(
     image: np.ndarray, side: int, centre: tuple[float, float], zoom: float = 1.0, degrees: float = 0.0
 ) -> np.ndarray:
-    """A side x side view of an image (H, W, 3) uint8, zoomed and turned around a point of it; antialiased bicubic.
+    """Cut a square view of an image, zoomed and turned around a point of it; antialiased bicubic.
 
     Args:
-        image: the photo; beyond its borders it continues mirrored.
+        image: the photo (H, W, 3) uint8; beyond its borders it continues mirrored.
         side: of the view, in its own pixels.
         centre: the point (y, x) in pixels of the photo; moved as far as a view that is smaller than the photo needs to
             stay inside.
         zoom: size of the content in the view over that in the photo.
         degrees: the content is turned counter-clockwise.
+
+    Returns:
+        (side, side, 3) uint8.
     """
     half = side / zoom / 2
     y, x = (

@@ -14,9 +14,13 @@ Curve = dict[int, float]
 def plot(runs: Sequence[str], output: str, quantities: Sequence[str] = ()) -> None:
     """Draw each quantity of the runs' metrics.jsonl over the steps, a panel a quantity, a line a run.
 
-    quantities: names in the log, for example l1 and psnr; by default all losses and scores.
+    Args:
+        runs: folders of runs.
+        output: the picture's path; its ending is the format.
+        quantities: names in the log, for example l1 and psnr; by default all losses and scores.
 
-    Raises UserError for a folder without a log, a quantity that no run has, or an unknown picture format.
+    Raises:
+        UserError: a folder without a log, a quantity that no run has, or an unknown picture format.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -50,7 +54,11 @@ def plot(runs: Sequence[str], output: str, quantities: Sequence[str] = ()) -> No
 
 
 def read_log(run: Path) -> dict[str, Curve]:
-    """metrics.jsonl of a run folder: quantity -> {step: value}. Of steps repeated after a resume the last counts."""
+    """metrics.jsonl of a run folder: quantity -> {step: value}. Of steps repeated after a resume the last counts.
+
+    Raises:
+        UserError: there is no metrics.jsonl that can be read.
+    """
     try:
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     except (OSError, json.JSONDecodeError) as error:

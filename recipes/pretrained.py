@@ -8,10 +8,11 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from frfsr.checkpoints import find_weights, read_checkpoint, unwrap
+from frfsr.checkpoints import find_weights, read_checkpoint
 from frfsr.convert import from_published
 from frfsr.errors import UserError
 from frfsr.published import ESRGAN_UPSAMPLING, TORCHVISION_VGG
+from frfsr.states import unwrap
 
 TORCHVISION = {
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
@@ -40,6 +41,9 @@ def read(weights: str, purpose: str, backbone: str | None = None) -> Pretrained:
         purpose: the setting that asks for them, for messages.
         backbone: vgg16 or vgg19 if torchvision has them.
 
+    Returns:
+        The weights.
+
     Raises:
         UserError: there are none, or they cannot be read; it says where to get them.
     """
@@ -52,7 +56,13 @@ def read(weights: str, purpose: str, backbone: str | None = None) -> Pretrained:
 
 
 def torchvision_file(backbone: str | None) -> Path:
-    """The weights that torchvision publishes of vgg16 or vgg19, downloaded once.
+    """Download the weights that torchvision publishes, once.
+
+    Args:
+        backbone: vgg16 or vgg19; None: a network that torchvision has not.
+
+    Returns:
+        The file.
 
     Raises:
         UserError: torchvision has none, or they cannot be had.
@@ -74,9 +84,17 @@ def torchvision_file(backbone: str | None) -> Path:
 
 
 def part_state(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The weights of a named part of FRFSR out of a state dict of FRFSR, of a VGG as torchvision names it, or of RRDB.
+    """Take the weights of a part of FRFSR out of a state dict of FRFSR, of a VGG as torchvision names it, or of RRDB.
 
-    Raises UserError if it holds none of them.
+    Args:
+        state: the state dict.
+        part: the part's name.
+
+    Returns:
+        The weights under the part's own names.
+
+    Raises:
+        UserError: it holds none of them.
     """
     own = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
     if own:
@@ -96,7 +114,19 @@ def part_state(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
 
 
 def load_part(model: nn.Module, part: str, weights: str) -> str:
-    """Copy the weights of one part, or of `all` the model, into it; returns the SHA-256 of their file."""
+    """Copy the weights of one part, or of `all` the model, into it.
+
+    Args:
+        model: gets them.
+        part: a part's name, or all.
+        weights: see `read`.
+
+    Returns:
+        The SHA-256 of their file.
+
+    Raises:
+        UserError: they cannot be read, or are of another network.
+    """
     pretrained = read(weights, f"init {part}", BACKBONES.get(part))
     target = model if part == "all" else submodule(model, part)
     state = pretrained.state if part == "all" else part_state(pretrained.state, part)
@@ -112,7 +142,18 @@ def load_part(model: nn.Module, part: str, weights: str) -> str:
 
 
 def submodule(model: nn.Module, part: str) -> nn.Module:
-    """A named part of the model; UserError names those that it has."""
+    """Give a named part of the model.
+
+    Args:
+        model: has it.
+        part: its name.
+
+    Returns:
+        The part.
+
+    Raises:
+        UserError: there is none; it names those that it has.
+    """
     parts = dict(model.named_children())
     if part not in parts:
         raise UserError(f"the model has no part {part!r}; it has {', '.join(parts)}.")

@@ -93,7 +93,14 @@ class Run:
         accelerator.init_trackers(project, init_kwargs={"wandb": facts, "trackio": facts})
 
     def keep_settings(self, file: Path) -> None:
-        """Write config.yaml; UserError if the folder holds checkpoints of a run with other settings or other data."""
+        """Write config.yaml.
+
+        Args:
+            file: its path.
+
+        Raises:
+            UserError: the folder holds checkpoints of a run with other settings or other data.
+        """
         settings, data = plain(self.config), self.folder / "data.sha256"
         previous = yaml.safe_load(file.read_text()) if file.exists() else None
         if previous is not None and (self.carry.exists() or any(self.checkpoints.iterdir())):
@@ -123,7 +130,16 @@ class Run:
             tracker.finish()
 
     def validated(self, step: int, scores: dict[str, float], rows: list[list[Tensor]]) -> str:
-        """Keep a validation's scores and pictures; returns a line with the scores."""
+        """Keep a validation's scores and pictures.
+
+        Args:
+            step: after which it was made.
+            scores: by name.
+            rows: of pictures (3, H, W) in [0, 1], of one height a row.
+
+        Returns:
+            A line with the scores.
+        """
         self.log(step, **scores)
         self.picture(step, rows)
         return f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
@@ -168,7 +184,14 @@ class Run:
         return sorted((int(folder.name) for folder in self.checkpoints.glob("[0-9]*")), reverse=True)
 
     def resume(self) -> int:
-        """Load the latest usable checkpoint, else what was carried over; returns its step, 0 if there is none."""
+        """Load the latest usable checkpoint, else what was carried over.
+
+        Returns:
+            Its step, 0 if there is none.
+
+        Raises:
+            UserError: checkpoints are there, of which none can be read.
+        """
         steps = self.saved_steps()
         for step in steps:
             checkpoint = self.checkpoints / f"{step:07d}"
@@ -203,7 +226,17 @@ class Run:
 
 
 def tracker_options(config: RunConfig) -> dict[str, Any]:
-    """What an Accelerator must be given for the run's tracker; UserError if that is not installed."""
+    """List what an Accelerator must be given for the run's tracker.
+
+    Args:
+        config: names the tracker.
+
+    Returns:
+        Keyword arguments.
+
+    Raises:
+        UserError: the tracker is not installed.
+    """
     if config.tracker == "none":
         return {}
     if config.tracker not in map(str, tracking.get_available_trackers()):

@@ -14,7 +14,7 @@ from frfsr.degradations import Degradation, degraded_lr
 from frfsr.errors import UserError
 from frfsr.pixels import to_tensor
 from frfsr.recipes.config import TrainingConfig
-from frfsr.recipes.photos import Photos, Place, UnreadablePhoto, mirrored, skipped, view
+from frfsr.recipes.photos import Photos, Place, UnreadablePhotoError, mirrored, skipped, view
 
 BAD_IN_A_ROW = 100
 MARGIN = 16  # LR pixels around a crop that are degraded with it: blur and JPEG's blocks have neighbours
@@ -30,18 +30,30 @@ class Around(NamedTuple):
 
 
 def degraded(hr: np.ndarray, by: Degradation | None, *seed: int) -> dict[str, Tensor]:
-    """HR photo (4h, 4w, 3) uint8 -> the tensors lr (3, h, w), upsampled (3, 4h, 4w) and hr (3, 4h, 4w).
+    """Make the tensors of a photo.
 
-    by: None for Pillow's bicubic interpolation alone; what else happens is a function of the seed.
+    Args:
+        hr: (4h, 4w, 3) uint8.
+        by: None for Pillow's bicubic interpolation alone.
+        *seed: of what else happens.
+
+    Returns:
+        lr (3, h, w), upsampled (3, 4h, 4w) and hr (3, 4h, 4w).
     """
     lr = degrade.downscale(hr) if by is None else degraded_lr(hr, by, np.random.default_rng(seed))
     return {"lr": to_tensor(lr), "upsampled": to_tensor(degrade.upscale_bicubic(lr)), "hr": to_tensor(hr)}
 
 
 def recolour(image: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Another camera, another hour: exposure, a gain for each channel and a gamma, each within 1 +- strength.
+    """Show another camera, another hour: exposure, a gain for each channel and a gamma.
 
-    image: (3, H, W) in [0, 1], and so is the result.
+    Args:
+        image: (3, H, W) in [0, 1].
+        strength: each of these factors lies within 1 +- strength.
+        rng: draws them.
+
+    Returns:
+        (3, H, W) in [0, 1].
     """
     exposure, gamma = (float(1 + strength * rng.uniform(-1, 1)) for _ in range(2))
     gain = torch.from_numpy(1 + strength * rng.uniform(-1, 1, (3, 1, 1))).float()
@@ -68,9 +80,12 @@ class Order:
 
 
 class TrainingSamples(torch.utils.data.Dataset):
-    """Sample i of a run is a pure function of (seed, i): a resumed run sees what the uninterrupted one would have seen,
-    whatever the number of workers and processes. Every pair comes once an epoch; in stage sife every photo as often as
-    crops cover it. LR images are cut from those of the whole photos, as at use: a crop has neighbours."""
+    """The samples of a run: sample i is a pure function of (seed, i).
+
+    So a resumed run sees what the uninterrupted one would have seen, whatever the number of workers and processes.
+    Every pair comes once an epoch; in stage sife every photo as often as crops cover it. LR images are cut from those
+    of the whole photos, as at use: a crop has neighbours.
+    """
 
     def __init__(self, pairs: Dataset, config: TrainingConfig):
         self.config, self.degradation = config, config.degraded_by()
@@ -110,7 +125,17 @@ class TrainingSamples(torch.utils.data.Dataset):
         return sample
 
     def around(self, place: Place, top: int, left: int, i: int) -> Around:
-        """The LR image that shows the crop of sample i: the whole photo's, or a degraded one of what lies around it."""
+        """Give the LR image that shows a crop: the whole photo's, or a degraded one of what lies around it.
+
+        Args:
+            place: of the photo.
+            top: of the crop, in LR pixels.
+            left: of the crop, in LR pixels.
+            i: number of the sample.
+
+        Returns:
+            The image, and where the crop lies in it.
+        """
         if self.degradation is None:
             return Around(self.photos.low(place), top, left)
         side = self.config.crop + 2 * degrade.SCALE * MARGIN
@@ -120,7 +145,17 @@ class TrainingSamples(torch.utils.data.Dataset):
         return Around(degraded_lr(photo, self.degradation, rng), MARGIN, MARGIN)
 
     def crop(self, place: Place, top: int, left: int, around: Around) -> dict[str, np.ndarray]:
-        """lr, upsampled and hr of the crop at (top, left) of the LR image; mirrored where the photo is smaller."""
+        """Cut a crop; mirrored where the photo is smaller.
+
+        Args:
+            place: of the photo.
+            top: of the crop, in LR pixels.
+            left: of the crop, in LR pixels.
+            around: the LR image that shows it.
+
+        Returns:
+            lr, upsampled and hr.
+        """
         size, scale = self.config.crop, degrade.SCALE
         low, y, x = around
         side = size // scale
@@ -136,8 +171,18 @@ class TrainingSamples(torch.utils.data.Dataset):
     def reference(
         self, pair: int, centre: tuple[float, float], around: Around, symmetry: int, rng: np.random.Generator
     ) -> Tensor:
-        """The reference of a pair's crop, (3, side, side): the part that lies where the crop does, with all that may
-        happen to it. centre: of the crop, as shares of the photo's sides; symmetry: the crop's."""
+        """Make the reference of a pair's crop: the part that lies where the crop does, with all that may happen to it.
+
+        Args:
+            pair: its number.
+            centre: of the crop, as shares (y, x) of the photo's sides.
+            around: the LR image that shows the crop.
+            symmetry: the crop's, 0 to 7.
+            rng: draws what happens.
+
+        Returns:
+            (3, side, side) in [0, 1].
+        """
         config, kind = self.config, rng.random()
         own = config.unrelated_share <= kind < config.unrelated_share + config.own_share
         if own:
@@ -159,20 +204,29 @@ class TrainingSamples(torch.utils.data.Dataset):
 
 
 def first_readable(sample: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """sample(0), or sample(1), ... if that needs a photo that cannot be read; "bad" counts them, a scalar."""
+    """sample(0), or sample(1), ... if that needs a photo that cannot be read; "bad" counts them, a scalar.
+
+    Raises:
+        UserError: too many in a row cannot be read.
+    """
     for attempt in range(BAD_IN_A_ROW):
         try:
             return sample(attempt) | {"bad": torch.tensor(float(attempt))}
-        except UnreadablePhoto as error:
+        except UnreadablePhotoError as error:
             skipped(error)
             last = error
     raise UserError(f"{BAD_IN_A_ROW} photos in a row could not be read; the last one: {last}")
 
 
 def drawn_mix(shares: tuple[float, float, float], rng: np.random.Generator) -> Tensor:
-    """How much of the network's own base image, of the bicubic one and of the truth make this sample's, (3,).
+    """Draw how much of the network's own base image, of the bicubic one and of the truth make this sample's.
 
-    shares: of the samples with the own, with the bicubic, and with the own moved towards the truth by up to a half.
+    Args:
+        shares: of the samples with the own, with the bicubic, and with the own moved towards the truth by up to a half.
+        rng: draws.
+
+    Returns:
+        (3,), which add up to 1.
     """
     own, bicubic, _ = shares
     kind, amount = rng.random(), rng.uniform(0, 0.5)

@@ -35,7 +35,11 @@ def ready_to_start(accelerator: Accelerator) -> None:
 
 
 def load_training_pairs(config: TrainingConfig | MatchingConfig) -> tuple[Dataset, Dataset]:
-    """(pairs to train on, pairs held back for validation); stages that need no references also train on `photos`."""
+    """(pairs to train on, pairs held back for validation); stages that need no references also train on `photos`.
+
+    Raises:
+        UserError: there are no pairs, or too few, or the stage needs references that are not there.
+    """
     pairs = load_pairs(config.data).select_columns(["name", "input", "references"])
     if config.stage in ("rec", "all") and not pairs[0]["references"]:
         raise UserError(f"{config.data} has no reference images: stage {config.stage} needs pairs.")
@@ -65,11 +69,14 @@ def fingerprint(pairs: Dataset) -> str:
 
 
 def build_network(values: Mapping[str, Any]) -> Network:
-    """The network that a configuration describes, with random weights.
+    """Build the network that a configuration describes, with random weights.
 
     Args:
         values: {"architecture": "frfsr", "preset": "tiny", changes to it...}. Without an architecture it is frfsr; a
             preset is a named constructor of the architecture's configuration, without one its defaults hold.
+
+    Returns:
+        The network.
 
     Raises:
         UserError: there is no such architecture, preset or setting.
@@ -94,7 +101,17 @@ def initialise(model: Network, config: TrainingConfig) -> dict[str, str]:
 
     Stage sife trains SIFE alone; rec all but texture encoders, as an argmax has no gradient; all the last box alone, so
     that the first network of feature reuse gives the F_rec that it was trained for. What a network itself has frozen
-    stays so. Returns the SHA-256 of the weights by part.
+    stays so.
+
+    Args:
+        model: gets the weights.
+        config: of the run.
+
+    Returns:
+        The SHA-256 of the weights by part.
+
+    Raises:
+        UserError: the weights do not fit, or the stage needs others.
     """
     parts = dict(model.named_children())
     for part in parts.values():

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import save_file
 
-from frfsr.evals.speed import file_name, machine, measured_devices
+from frfsr.evals.machine import file_name, machine
+from frfsr.evals.speed import measured_devices
 from frfsr.evals.speed_stock import plain_pytorch
 from frfsr.evals.tables import Table, number
 from frfsr.files import write_text
@@ -48,9 +49,17 @@ class Throughput:
 def run(out: str | Path = "evals/results", device: str | None = None) -> int:
     """Train for a few steps on generated pairs, print the table and write ``train-<machine>.md`` and ``.csv``.
 
-    Networks start from random weights. A device that is not there is listed as not run. Returns the exit code 0.
+    Networks start from random weights. A device that is not there is listed as not run.
 
-    Raises ``UserError`` if ``device`` is unknown or not there.
+    Args:
+        out: the folder that gets the files.
+        device: "cpu" or "cuda"; None: all there are.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        UserError: the device is unknown or not there.
     """
     devices, rows = measured_devices(device), []
     facts = machine(devices)
@@ -81,6 +90,18 @@ def run(out: str | Path = "evals/results", device: str | None = None) -> int:
 
 
 def row(device: str, recipe: str, precision: str, throughput: Throughput, stock: Throughput) -> list[str]:
+    """Fill a line of the table.
+
+    Args:
+        device: cpu or cuda.
+        recipe: its name.
+        precision: of the training.
+        throughput: on our kernels.
+        stock: in plain PyTorch.
+
+    Returns:
+        The cells.
+    """
     ratio = throughput.steps_per_s / stock.steps_per_s
     figures = [number(throughput.steps_per_s, 3), number(ratio, 2), f"{throughput.data_wait:.1%}"]
     return [device, recipe, precision, *figures, number(throughput.peak_memory, 0)]
@@ -104,14 +125,40 @@ def write_weights(config: TrainingConfig, weights: Path, vgg: Path) -> None:
 
 
 def train_apart(folder: Path, recipe: str, steps: int, device: str, precision: str, plain: bool) -> Throughput:
-    """`train_once` in a process of its own: accelerate keeps one precision a process, and peaks of memory add up."""
+    """Call `train_once` in a process of its own, with its arguments.
+
+    accelerate keeps one precision a process, and peaks of memory add up.
+
+    Args:
+        folder: see `train_once`.
+        recipe: see `train_once`.
+        steps: see `train_once`.
+        device: see `train_once`.
+        precision: see `train_once`.
+        plain: see `train_once`.
+
+    Returns:
+        What it gives.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(train_once, folder, recipe, steps, device, precision, plain).result()
 
 
 def train_once(folder: Path, recipe: str, steps: int, device: str, precision: str, plain: bool) -> Throughput:
-    """Run the recipe on ``folder/pairs``; figures of its second half."""
+    """Run the recipe on ``folder/pairs``.
+
+    Args:
+        folder: gets the run.
+        recipe: its name.
+        steps: how many.
+        device: cpu or cuda.
+        precision: no, bf16 or fp16.
+        plain: in plain PyTorch instead of our kernels.
+
+    Returns:
+        Figures of the run's second half.
+    """
     from accelerate import PartialState
 
     from frfsr.recipes.train import train
@@ -131,6 +178,14 @@ def train_once(folder: Path, recipe: str, steps: int, device: str, precision: st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: by default those of the process.
+
+    Returns:
+        The exit code.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", metavar="DIR", default="evals/results", help="folder for the tables (%(default)s)")
     parser.add_argument("--device", help="cpu, cuda, ...; default: all there are")

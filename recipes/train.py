@@ -35,6 +35,14 @@ from frfsr.recipes.validate import Validation
 
 
 def train(config: TrainingConfig) -> int:
+    """Train the network of a configuration.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The exit code: 0, or 128 + the number of the signal that stopped it.
+    """
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.accumulate,
@@ -79,6 +87,14 @@ def train(config: TrainingConfig) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: `--config FILE KEY=VALUE ...`; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
     return run_recipe(train, TrainingConfig, __doc__ or "", arguments)
 
 

@@ -36,7 +36,17 @@ WHITE = 8  # matching error in the pictures, in feature positions
 
 
 def matching_network(config: MatchingConfig) -> Network:
-    """The configuration's network; UserError if it has no texture encoder of its own to train."""
+    """Build the configuration's network.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The network, with a texture encoder of its own.
+
+    Raises:
+        UserError: it has no texture encoder to train.
+    """
     network = build_network(config.model)
     if not isinstance(getattr(network, "encoder", None), TextureEncoder):
         raise UserError(f"{network.architecture} has no texture encoder that is trained apart: train it in stage rec.")
@@ -112,6 +122,14 @@ class MatchingLoss:
 
 
 def train(config: MatchingConfig) -> int:
+    """Train the texture encoder of a configuration's network.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The exit code: 0, or 128 + the number of the signal that stopped it.
+    """
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.accumulate,
@@ -147,6 +165,14 @@ def train(config: MatchingConfig) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: `--config FILE KEY=VALUE ...`; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
     return run_recipe(train, MatchingConfig, __doc__ or "", arguments)
 
 

@@ -15,7 +15,7 @@ from frfsr.evals.metrics import psnr_y
 from frfsr.network import Network
 from frfsr.pixels import to_tensor
 from frfsr.recipes.config import TrainingConfig
-from frfsr.recipes.photos import Photos, UnreadablePhoto, skipped
+from frfsr.recipes.photos import Photos, UnreadablePhotoError, skipped
 from frfsr.recipes.run import PICTURED
 from frfsr.recipes.samples import degraded
 
@@ -83,7 +83,7 @@ class Validation:
         """Leave out what needs a photo that cannot be read, if the run may."""
         try:
             yield
-        except UnreadablePhoto as error:
+        except UnreadablePhotoError as error:
             if not self.config.skip_bad:
                 raise
             skipped(error)

@@ -8,11 +8,11 @@ import torch
 
 from frfsr import names
 from frfsr.architectures import ARCHITECTURES
-from frfsr.checkpoints import published_key
 from frfsr.cli import main
 from frfsr.imageio import Photo, read_photo, write_photo
 from frfsr.parts import Extractor
 from frfsr.peers import ttsr
+from frfsr.states import published_key
 
 
 def test_names_are_those_of_the_architectures():

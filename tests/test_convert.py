@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from frfsr import FRFSR, FRFSRConfig, published
-from frfsr.checkpoints import Names, published_key
 from frfsr.cli import main
 from frfsr.convert import Extractor, ReuseNetwork, RRDBNet, convert_files, from_published, read_checkpoint
 from frfsr.errors import UserError
+from frfsr.states import Names, published_key
 
 # Unlike the published sizes, and different wherever sizes may differ.
 CONFIG = FRFSRConfig.published(

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from frfsr import published
 from frfsr.aggregation import DFM, ESA, DynamicBlock, ResidualBlock
-from frfsr.checkpoints import load_published, published_key
 from frfsr.convert import from_published
 from frfsr.features import ReferencePyramid
 from frfsr.kernels.deform import tap_flows
 from frfsr.matching import correspond, enlarge_flow, index_to_flow
 from frfsr.network import Correspondence
+from frfsr.states import load_published, published_key
 from frfsr.unet import Textures
 
 PRECISIONS = (torch.float64, torch.float32)

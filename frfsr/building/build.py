@@ -64,6 +64,9 @@ def build(
         options: sizes, caps and the seed.
         not_in: folders and packs of benchmarks: photos that show what they show are left out.
 
+    Returns:
+        What was found and left out.
+
     Raises:
         UserError: there is no such folder, nothing matches, or `out` cannot be written.
     """
@@ -110,7 +113,17 @@ def progress(steps: Iterable, what: str, total: int | None = None) -> Iterable:
 
 
 def usable(place: list[Photo], benchmarks: Benchmarks, work: Work, report: Report) -> dict[Photo, Features]:
-    """What is known of the photos that can be used; the others go into the report."""
+    """Tell the photos that can be used from the others, which go into the report.
+
+    Args:
+        place: photos of one place.
+        benchmarks: what must not be shown.
+        work: keeps what is computed.
+        report: takes what is left out.
+
+    Returns:
+        What is known of the usable ones.
+    """
     known: dict[Photo, Features] = {}
     names: dict[str, str] = {}
     options = report.settings
@@ -161,7 +174,18 @@ def alike(known: dict[Photo, Features], work: Work, options: BuildOptions) -> li
 
 
 def cut(first: Photo, second: Photo, known: dict[Photo, Features], work: Work, report: Report) -> Iterator[Candidate]:
-    """The cells of the first photo with references of the second."""
+    """Cut the cells of a photo with references of another one.
+
+    Args:
+        first: gives the cells.
+        second: gives the references.
+        known: of `usable`.
+        work: keeps what is computed.
+        report: has the settings, and takes what is left out.
+
+    Yields:
+        Pairs that may be taken.
+    """
     settings = {key: value for key, value in asdict(report.settings).items() if key not in ("neighbours", "per_photo")}
     identity = (settings, first.identity, second.identity)
     report.compared += 1

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Iterator
-from io import BytesIO
 from typing import Any, NamedTuple
 
 import cv2
@@ -12,17 +11,14 @@ from PIL import Image
 
 from frfsr.building.matches import apply, local_map
 from frfsr.building.options import BuildOptions
-from frfsr.building.photos import FILTER, Features, sharpness
-from frfsr.degrade import downscale, upscale_bicubic
+from frfsr.building.patches import as_png, bicubic_psnr, fault_of, perceptual_hash
+from frfsr.building.photos import FILTER, Features
 
 FEWEST = 14  # inliers in a cell
 FEWEST_INSIDE = 12  # of them that one affine map explains and the reference shows
 SPREAD = 6  # of 4 x 4 parts of the cell that hold such places
 TOLERANCE = 1 / 32  # of the cell: what the affine map may miss, as scenes are not flat
 LARGEST_SHIFT = 0.1  # of the cell: by which references are cut off centre
-CONTRAST = 15.0  # standard deviation of grey
-SHARPNESS = 90.0  # variance of the Laplacian
-CLIPPED = 0.25  # share of pixels that are nearly black or white
 EASY = 33.0  # dB that bicubic interpolation reaches
 SAME = 0.98  # correlation of what shows the same pixels, at a quarter of the size
 NO_TURN = 0.002  # by which the map of a copy is more than a shift and a zoom
@@ -126,7 +122,17 @@ def shared(right: int, down: int, cell: int) -> float:
 
 
 def fitted(left: int, top: int, places: np.ndarray, cell: int) -> Cell | None:
-    """The cell with its map, if one explains enough of what it shows, all over it."""
+    """Fit a map to what a cell shows, if one explains enough of it, all over it.
+
+    Args:
+        left: of the cell, in pixels of the first photo's features.
+        top: of the cell, likewise.
+        places: (N, 2, 2), (x, y) in the first photo and in the second.
+        cell: its side, likewise.
+
+    Returns:
+        The cell with its map, or None.
+    """
     offsets = places[:, 0] - (left, top)
     places = places[((offsets >= 0) & (offsets < cell)).all(axis=1)]
     mapping, explained = local_map(places, cell * TOLERANCE)
@@ -142,7 +148,18 @@ def fitted(left: int, top: int, places: np.ndarray, cell: int) -> Cell | None:
 def cut_pair(
     cell: Cell, first: Side, second: Side, options: BuildOptions, rng: np.random.Generator
 ) -> dict[str, Any] | str:
-    """The row of a cell, or why there is none."""
+    """Make the row of a cell.
+
+    Args:
+        cell: with its map.
+        first: has the input.
+        second: has the reference.
+        options: sizes.
+        rng: draws the reference's zoom.
+
+    Returns:
+        The row, or why there is none.
+    """
     side = options.cell
     scale = float(first.features.scale)
     view = View(cell.left / scale, cell.top / scale, side / scale)
@@ -192,7 +209,14 @@ def reference_view(
 ) -> tuple[View, float] | None:
     """Choose the square of the reference's photo, and its zoom: as it is in half of the cases, else drawn.
 
-    None if the photo shows it too small for the least zoom, or not all around it.
+    Args:
+        cell: with its map.
+        features: of the reference's photo.
+        options: sizes and zooms.
+        rng: draws.
+
+    Returns:
+        Both; None if the photo shows it too small for the least zoom, or not all around it.
     """
     natural = math.sqrt(np.linalg.det(cell.mapping[:, :2]))
     low, high = options.zoom[0], min(options.zoom[1], natural * float(features.sharp / features.scale))
@@ -224,25 +248,18 @@ def cut(pixels: np.ndarray, view: View, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(near).resize((side, side), FILTER, box))
 
 
-def fault_of(patch: np.ndarray) -> str | None:
-    """Why a patch (S, S, 3) uint8 teaches nothing: flat, blurred, or black and white."""
-    grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
-    if grey.std() < CONTRAST:
-        return "flat"
-    if ((grey <= 5) | (grey >= 250)).mean() > CLIPPED:
-        return "over- or underexposed"
-    return "blurred" if sharpness(grey) < SHARPNESS else None
-
-
-def bicubic_psnr(patch: np.ndarray) -> float:
-    """PSNR of Y that enlarging the patch's LR image reaches, in dB."""
-    images = (upscale_bicubic(downscale(patch)), patch)
-    made, truth = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(float) * 219 / 255 for image in images)
-    return 10 * math.log10(255**2 / max(((made - truth) ** 2).mean(), 1e-9))
-
-
 def same_pixels(cell: Cell, patch: np.ndarray, reference: np.ndarray, seen: Any) -> bool:
-    """Whether the reference is a copy of the same photo, perhaps resized, cut or recompressed, and no other view."""
+    """Tell whether the reference is a copy of the same photo, perhaps resized, cut or recompressed, and no other view.
+
+    Args:
+        cell: with its map.
+        patch: the input, (side, side, 3) uint8.
+        reference: likewise.
+        seen: working places of the reference's photo -> places in the reference.
+
+    Returns:
+        Whether it is.
+    """
     linear = cell.mapping[:, :2]
     if np.abs(linear / math.sqrt(np.linalg.det(linear)) - np.eye(2)).max() > NO_TURN:
         return False
@@ -261,18 +278,3 @@ def same_pixels(cell: Cell, patch: np.ndarray, reference: np.ndarray, seen: Any)
         for image in (aligned, cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY), inside)
     )
     return bool(np.corrcoef(shown[both == 255], grey[both == 255])[0, 1] > SAME) if (both == 255).any() else False
-
-
-def perceptual_hash(patch: np.ndarray) -> str:
-    """64 bits as hexadecimal digits: the signs of the patch's lowest frequencies against their median."""
-    grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
-    lowest = cv2.dct(small)[:8, :8].ravel()
-    return np.packbits(lowest > np.median(lowest)).tobytes().hex()
-
-
-def as_png(pixels: np.ndarray) -> bytes:
-    """A PNG file of (H, W, 3) uint8."""
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()

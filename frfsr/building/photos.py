@@ -145,6 +145,9 @@ def describe(pixels: np.ndarray, longest: int, smallest: int = 0, points: int = 
         smallest: smallest short side of it; 0 takes any photo, sharp or not, whole.
         points: how many are kept at most.
 
+    Returns:
+        Size and points.
+
     Raises:
         UserError: the photo is too small, or sharp at no size that is large enough.
     """

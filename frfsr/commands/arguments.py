@@ -5,12 +5,12 @@ import inspect
 import os
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from frfsr.errors import UserError
 from frfsr.names import DEVICES, DTYPES, require_device_name, require_known
-from frfsr.upscaling.options import Options, parse_memory, parse_views
+from frfsr.upscaling.options import DEFAULTS, Options, parse_memory, parse_views
 
 if TYPE_CHECKING:
     from frfsr.network import Network
@@ -24,6 +24,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose mistakes are one line, as all others of ours."""
 
     def error(self, message: str) -> NoReturn:
+        """End with a mistake."""
         self.exit(2, f"frfsr: {message} (see {self.prog} --help)\n")
 
 
@@ -42,6 +43,9 @@ def add_command(
         run: takes the parsed options and returns the exit code.
         summary: what it does, for the list of commands and its own help.
         examples: for the end of its help.
+
+    Returns:
+        Its parser.
     """
     parser = commands.add_parser(
         name,
@@ -52,18 +56,6 @@ def add_command(
     )
     parser.set_defaults(run=run)
     return parser
-
-
-def add_reference_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --reference."""
-    parser.add_argument(
-        "--reference",
-        metavar="FILE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="sharp photos of similar content, of any size, zoom and turn; files, folders or globs",
-    )
 
 
 def add_hub_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +86,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_model_arguments(options: argparse.Namespace) -> None:
-    """Raise UserError for names that torch is not needed to refuse."""
+    """Refuse names that torch is not needed to refuse.
+
+    Args:
+        options: of the command.
+
+    Raises:
+        UserError: no such device or dtype.
+    """
     if options.device is not None:
         require_device_name(options.device)
     if options.dtype is not None:
@@ -104,19 +103,62 @@ def check_model_arguments(options: argparse.Namespace) -> None:
 def load_networks(options: argparse.Namespace) -> "tuple[Network, Network | None]":
     """The model, and the network whose image it refines, if any."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch: large tensors in huge pages, see docs/kernels.md
-    from frfsr.architectures import load
-    from frfsr.base import load_base
+    from frfsr.base import load_with_base
 
-    model = load(options.model, options.device, options.dtype, **hub_options(options))
-    return model, None if options.base is None else load_base(options.base, model)
+    return load_with_base(options.model, options.base, options.device, options.dtype, **hub_options(options))
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add an option for every field of `Options`, described as there."""
+def add_upscaling_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that the commands share which enlarge photos: what `upscaling_options` reads, and --quiet."""
+    parser.add_argument(
+        "--reference",
+        metavar="FILE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="sharp photos of similar content, of any size, zoom and turn; files, folders or globs",
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
+    add_model_arguments(parser)
+    add_engine_arguments(parser).add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="largest size that is read, width times height (268 million); for files that you trust",
+    )
+
+
+def upscaling_options(options: argparse.Namespace) -> Options:
+    """Read the engine's settings, and refuse what torch is not needed to refuse.
+
+    Args:
+        options: of the command.
+
+    Returns:
+        The engine's settings.
+
+    Raises:
+        UserError: one is out of range, or there is no such device or dtype.
+    """
+    settings = engine_options(options)
+    check_model_arguments(options)
+    return settings
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser, defaults: Options = DEFAULTS) -> argparse._ArgumentGroup:
+    """Add an option for every field of `Options`, described as there.
+
+    Args:
+        parser: gets them.
+        defaults: for the help; `engine_options` must be given the same.
+
+    Returns:
+        The group of them.
+    """
     group = parser.add_argument_group("how it is done")
     texts = described(Options)
     for field in fields(Options):
-        default = None if field.default is MISSING else field.default
+        default = getattr(defaults, field.name)
         told = "" if default is None else f" ({default})"
         kind = next((kind for kind in (field.type, *get_args(field.type)) if kind in (int, float)), str)
         group.add_argument(
@@ -125,18 +167,26 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
             metavar=METAVARS.get(field.name, "HOW"),
             help=texts.get(field.name, "").replace("%", "%%") + told,
         )
-    group.add_argument(
-        "--max-pixels",
-        type=int,
-        metavar="N",
-        help="largest size that is read, width times height (268 million); for files that you trust",
-    )
+    return group
 
 
-def engine_options(options: argparse.Namespace) -> Options:
-    """The settings that were given; raises UserError for those out of range."""
+def engine_options(options: argparse.Namespace, defaults: Options = DEFAULTS) -> Options:
+    """Read the settings that were given.
+
+    Args:
+        options: of a command that has the arguments of `add_engine_arguments`.
+        defaults: the settings that were not given.
+
+    Returns:
+        All settings.
+
+    Raises:
+        UserError: one is out of range.
+    """
     given = {field.name: getattr(options, field.name) for field in fields(Options)}
-    return Options(**{name: READERS.get(name, same)(value) for name, value in given.items() if value is not None})
+    return replace(
+        defaults, **{name: READERS.get(name, same)(value) for name, value in given.items() if value is not None}
+    )
 
 
 def same(value: Any) -> Any:
@@ -145,7 +195,11 @@ def same(value: Any) -> Any:
 
 
 def max_pixels(options: argparse.Namespace) -> int:
-    """The largest size that is read."""
+    """The largest size that is read.
+
+    Raises:
+        UserError: it is below 1.
+    """
     from frfsr.imageio import MAX_PIXELS
 
     if options.max_pixels is not None and options.max_pixels < 1:

@@ -83,7 +83,11 @@ def add_build(commands: argparse._SubParsersAction) -> None:
 
 
 def run_build(options: argparse.Namespace) -> int:
-    """Build a pack, and print the report."""
+    """Build a pack, and print the report.
+
+    Raises:
+        UserError: a wrong option, or no photos.
+    """
     given = {field.name: getattr(options, field.name) for field in fields(BuildOptions)}
     settings = BuildOptions(**{name: value for name, value in given.items() if value is not None})
     if not options.output.endswith(".parquet"):
@@ -108,7 +112,14 @@ def run_pack(options: argparse.Namespace) -> int:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    """Print the report; returns 1 if it finds something."""
+    """Print the report.
+
+    Args:
+        options: of `frfsr data check`.
+
+    Returns:
+        The exit code, 1 if it finds something.
+    """
     from frfsr.data_check import check
 
     report = check(
@@ -124,7 +135,11 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def run_push(options: argparse.Namespace) -> int:
-    """Push, and print the dataset's address."""
+    """Push, and print the dataset's address.
+
+    Raises:
+        UserError: wrong options, faults in the data, or what the Hub refuses.
+    """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repository):
         raise UserError(f"{options.repository!r} is no name of a dataset on the Hub: give OWNER/NAME.")
     from frfsr.data_push import push

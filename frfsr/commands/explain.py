@@ -5,13 +5,10 @@ import sys
 
 from frfsr.commands.arguments import (
     add_command,
-    add_engine_arguments,
-    add_model_arguments,
-    add_reference_argument,
-    check_model_arguments,
-    engine_options,
+    add_upscaling_arguments,
     load_networks,
     max_pixels,
+    upscaling_options,
 )
 from frfsr.errors import UserError
 
@@ -29,16 +26,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     photo = parser.add_argument("photos", nargs="+", metavar="PHOTO", help="the photo")
     photo.required = False  # as in `frfsr upscale`
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the pictures and numbers")
-    add_reference_argument(parser)
-    parser.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
-    add_model_arguments(parser)
-    add_engine_arguments(parser)
+    add_upscaling_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the pictures and numbers."""
-    settings = engine_options(options)
-    check_model_arguments(options)
+    """Write the pictures and numbers.
+
+    Raises:
+        UserError: not one photo, no reference, or an image that cannot be read.
+    """
+    settings = upscaling_options(options)
     if not options.reference:
         raise UserError("nothing to explain without a reference: give --reference FILE.")
     if len(options.photos or []) != 1:

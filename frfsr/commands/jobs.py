@@ -40,6 +40,9 @@ def plan(photos: Sequence[str], references: Sequence[str], output: str, pairs: s
         pairs: file that names a photo and its references in each line, instead of pairing by name; photos and
             references are the folders where they lie, besides its own.
 
+    Returns:
+        What is to be done.
+
     Raises:
         UserError: nothing is found, names do not pair, or an output is an input or another job's output.
     """
@@ -63,7 +66,11 @@ def plan(photos: Sequence[str], references: Sequence[str], output: str, pairs: s
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """Files of names: folders become their images, globs what they match; each file once, in order."""
+    """Files of names: folders become their images, globs what they match; each file once, in order.
+
+    Raises:
+        UserError: a name finds no image.
+    """
     found: list[str] = []
     for name in names:
         if not name:
@@ -84,7 +91,11 @@ def expand(names: Iterable[str]) -> list[str]:
 
 
 def references_of(photos: Sequence[str], names: Sequence[str]) -> list[tuple[str, ...]]:
-    """The references of each photo; see `plan`."""
+    """The references of each photo; see `plan`.
+
+    Raises:
+        UserError: no reference is named like a photo.
+    """
     folders = [Path(name) for name in names if Path(name).is_dir()] if len(photos) > 1 else []
     everyone = expand(name for name in names if Path(name) not in folders)
     if not folders:
@@ -117,7 +128,18 @@ def owner_of(name: str, stems: Iterable[str]) -> str | None:
 
 
 def read_pairs(file: str, folders: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
-    """Photos and their references as a file names them, in data/'s form of pairs.txt; raises UserError."""
+    """Read photos and their references from a file in the form of data/'s pairs.txt.
+
+    Args:
+        file: its path.
+        folders: where the images lie, besides the file's own folder.
+
+    Returns:
+        Each photo with its references.
+
+    Raises:
+        UserError: the file cannot be read, or names what is not there.
+    """
     strangers = [name for name in folders if not Path(name).is_dir()]
     if strangers:
         raise UserError(f"--pairs names the photos and references: {strangers[0]} is no folder in which they lie.")
@@ -140,7 +162,11 @@ def read_pairs(file: str, folders: Sequence[str]) -> list[tuple[str, tuple[str, 
 
 
 def output_name(photo: str) -> str:
-    """The photo's name, in its format where that can be written, else as PNG."""
+    """The photo's name, in its format where that can be written, else as PNG.
+
+    Raises:
+        UserError: the photo comes from standard input and has no name.
+    """
     if photo == STREAM:
         raise UserError("a photo from standard input needs the name of one output file, or -.")
     path = Path(photo)
@@ -148,7 +174,14 @@ def output_name(photo: str) -> str:
 
 
 def require_distinct(jobs: Sequence[Job]) -> None:
-    """Raise UserError if an output would overwrite another one, or any input."""
+    """Refuse outputs that would overwrite another output, or any input.
+
+    Args:
+        jobs: all of a run.
+
+    Raises:
+        UserError: one would.
+    """
     seen: dict[str, str] = {}
     for job in jobs:
         if job.output in seen:

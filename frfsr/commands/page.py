@@ -39,7 +39,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve the page until it is interrupted."""
+    """Serve the page until it is interrupted.
+
+    Raises:
+        UserError: a port out of range, or no such model or device.
+    """
     if options.device is not None:
         require_device_name(options.device)
     if not 0 <= options.port <= 65_535:

@@ -30,7 +30,17 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run_train(options: argparse.Namespace) -> int:
-    """Train; returns the exit code of the recipe."""
+    """Train.
+
+    Args:
+        options: of `frfsr train`.
+
+    Returns:
+        The exit code of the recipe.
+
+    Raises:
+        UserError: a mistake in the configuration, or less than one process.
+    """
     from frfsr.recipes.config import load_config
 
     if options.processes < 1:

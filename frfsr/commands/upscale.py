@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from frfsr.commands.arguments import (
     add_command,
-    add_engine_arguments,
-    add_model_arguments,
-    add_reference_argument,
-    check_model_arguments,
-    engine_options,
+    add_upscaling_arguments,
     load_networks,
     max_pixels,
+    upscaling_options,
 )
 from frfsr.errors import UserError
 from frfsr.upscaling.options import Options, Report, duration
@@ -66,18 +63,24 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help=".png, .jpg, .webp or .tif; a folder for several photos; - for a PNG to standard output",
     )
-    add_reference_argument(parser)
     parser.add_argument("--pairs", metavar="FILE", help="lines of a photo and its references, instead of equal names")
     parser.add_argument("--force", action="store_true", help="make results again that are in the output folder")
-    parser.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
-    add_model_arguments(parser)
-    add_engine_arguments(parser)
+    add_upscaling_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Enlarge the photos; returns 1 if some of a batch failed."""
-    settings = engine_options(options)
-    check_model_arguments(options)
+    """Enlarge the photos.
+
+    Args:
+        options: of `frfsr upscale`.
+
+    Returns:
+        The exit code, 1 if some of a batch failed.
+
+    Raises:
+        UserError: no photo, or wrong options; of a single photo also what is wrong with it.
+    """
+    settings = upscaling_options(options)
     if not options.photos and options.pairs is None:
         taken = f": --reference took {' and '.join(options.reference)}" if options.reference else ""
         raise UserError(f"no photo{taken}; give it first: frfsr upscale PHOTO --reference FILE -o OUT.")
@@ -88,7 +91,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def run_one(job: "Job", settings: Options, options: argparse.Namespace) -> int:
-    """Enlarge one photo."""
+    """Enlarge one photo.
+
+    Raises:
+        UserError: an image cannot be read or written, or standard output is a terminal.
+    """
     from frfsr.commands.jobs import STREAM
 
     with TemporaryDirectory() as folder:
@@ -115,7 +122,11 @@ def load_tools(settings: Options, options: argparse.Namespace) -> Tools:
 
 
 def run_batch(jobs: "list[Job]", settings: Options, options: argparse.Namespace) -> int:
-    """Enlarge all photos whose results are not there yet; faults of single photos do not stop it."""
+    """Enlarge all photos whose results are not there yet; faults of single photos do not stop it.
+
+    Raises:
+        UserError: the output folder cannot be made, or there is no such model.
+    """
     from tqdm import tqdm
 
     limit = max_pixels(options)
@@ -168,7 +179,19 @@ def fault_of(job: "Job", limit: int) -> str | None:
 
 
 def read_images(job: "Job", place: str, limit: int) -> "list[Photo]":
-    """The photo and its references; raises UserError for what cannot be read, or not be written to `place`."""
+    """Read the photo and its references.
+
+    Args:
+        job: names them.
+        place: where the result is to be written.
+        limit: pixels of an image, at most.
+
+    Returns:
+        The photo, then its references.
+
+    Raises:
+        UserError: one of them cannot be read, or the result not be written.
+    """
     from frfsr.commands.jobs import STREAM
     from frfsr.imageio import check_output, read_photo
 
@@ -187,7 +210,16 @@ def read_images(job: "Job", place: str, limit: int) -> "list[Photo]":
 def upscale_job(
     job: "Job", images: "list[Photo]", place: str, tools: Tools, *, quiet: bool, is_batch: bool = False
 ) -> None:
-    """Compute and write one result, and say so."""
+    """Compute and write one result, and say so.
+
+    Args:
+        job: names the files.
+        images: the photo, then its references.
+        place: where the result is written.
+        tools: networks and settings.
+        quiet: show no progress.
+        is_batch: it is one of several.
+    """
     from tqdm import tqdm
 
     from frfsr.imageio import write_photo

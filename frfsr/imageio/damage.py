@@ -13,10 +13,16 @@ UNUSED = 32  # bytes at the end of a lossless WebP that must be needed; decoders
 
 
 def check_webp(data: bytes) -> None:
-    """Raise UserError for pixels of a WebP that were overwritten by zeros; it has no checksum.
+    """Refuse a WebP whose pixels were overwritten by zeros; it has no checksum.
 
     A lossless stream ends with its last pixel: if it decodes without its last bytes, it is not the stream that was
     written. Long runs of zeros are flat areas: at most a bit for a pixel or, lossy, for a block.
+
+    Args:
+        data: the file.
+
+    Raises:
+        UserError: they were.
     """
     for name, start, end in _riff_chunks(data):
         if name == b"VP8L" and end - start > 5:
@@ -55,6 +61,9 @@ def zeros_in_media(data: bytes, but: bytes = b"") -> int:
     Args:
         data: the file.
         but: a part of it that may have zeros: EXIF lies among the pixels.
+
+    Returns:
+        The position, or 0.
     """
     kept = data.replace(but, b"x" * len(but)) if but else data
     return next((at for start, end in _media(data) if (at := kept.find(bytes(ZERO_RUN), start, end)) >= 0), 0)
@@ -75,7 +84,14 @@ def _media(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def check_gif(data: bytes) -> None:
-    """Raise UserError unless the LZW codes of the first picture of a GIF fill it."""
+    """Refuse a GIF whose first picture is not filled by its LZW codes.
+
+    Args:
+        data: the file.
+
+    Raises:
+        UserError: pixels are left over or missing.
+    """
     try:
         width, height, start = _first_gif_picture(data)
         if _lzw_length(*_sub_blocks(data, start + 1), data[start]) < width * height:

@@ -66,6 +66,9 @@ def photo_from_pil(image: Image.Image) -> Photo:
     Args:
         image: of any mode but floating point; integers of 32 bits must lie in 0...65535.
 
+    Returns:
+        The photo, upright.
+
     Raises:
         UserError: an empty image, a mode without a fixed range, or pixels that do not decode.
     """

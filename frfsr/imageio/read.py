@@ -117,7 +117,17 @@ def _decode(data: bytes, max_pixels: int, strict: bool, notes: list[str]) -> Pho
 
 
 def check_size(width: int, height: int, bytes_per_pixel: float, max_pixels: int) -> None:
-    """Raise UserError for an empty or too large image; call it before memory is taken."""
+    """Refuse an empty or too large image; call it before memory is taken.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+        bytes_per_pixel: when it is decoded.
+        max_pixels: width times height, at most.
+
+    Raises:
+        UserError: it is empty or too large.
+    """
     if width < 1 or height < 1:
         raise UserError(f"the image is empty: {width}x{height} pixels.")
     if width * height > max_pixels or width * height * bytes_per_pixel > MAX_BYTES_PER_PIXEL * max_pixels:

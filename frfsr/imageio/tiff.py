@@ -101,7 +101,14 @@ def read_page(data: bytes, page: tag.Tags) -> Photo:
 
 
 def _check_kind(page: tag.Tags) -> None:
-    """Raise UserError for what has no meaning as a photo of 1 to 16 bits."""
+    """Refuse what has no meaning as a photo of 1 to 16 bits.
+
+    Args:
+        page: its tags.
+
+    Raises:
+        UserError: the kind of samples or of colours is another.
+    """
     width, height, samples, bits = size_of(page)
     if not (width and height and samples):
         raise UserError(f"the image is empty: {width}x{height} pixels of {samples} samples.")

@@ -105,6 +105,9 @@ def head(entries: Mapping[int, Any]) -> bytes:
 
     Args:
         entries: tag -> number, numbers, bytes, text, or the entries of a directory below (EXIF, GPS).
+
+    Returns:
+        Its bytes.
     """
     start = LITTLE_ENDIAN + struct.pack("<I", 8)
     ifd = ImageFileDirectory_v2(start)

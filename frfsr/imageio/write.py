@@ -29,7 +29,8 @@ def check_output(path: str | Path, height: int, width: int, has_alpha: bool, inp
 
     Args:
         path: of the output.
-        height, width: in pixels.
+        height: in pixels.
+        width: in pixels.
         has_alpha: whether the image has transparency.
         inputs: files that must not be overwritten: the photo and its references.
 
@@ -63,7 +64,15 @@ def is_same_file(path: str | Path, other: str | Path) -> bool:
 
 
 def check_absent(path: str | Path, force: bool) -> None:
-    """Raise UserError if an output exists and may not be replaced."""
+    """Refuse to replace an output that exists.
+
+    Args:
+        path: of the output.
+        force: it may be replaced.
+
+    Raises:
+        UserError: it exists and may not be.
+    """
     if not force and os.path.lexists(path):
         raise UserError(f"{path} exists: give --force to replace it, or another name.")
 

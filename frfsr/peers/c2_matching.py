@@ -4,21 +4,21 @@ Robust Reference-based Super-Resolution via C2-Matching; published code github.c
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frfsr import published
-from frfsr.aggregation import ResidualBlock
 from frfsr.alignment import FAM
-from frfsr.checkpoints import Names, count, size
 from frfsr.features import start_at_zero
 from frfsr.network import Correspondence
-from frfsr.peers.matched import Matched, MatchedConfig, MatchedNetwork, load_parts, unwrap_parts
+from frfsr.peers.layers import residual_blocks
+from frfsr.peers.matched import PARTS, Matched, MatchedConfig, MatchedNetwork, load_parts
 from frfsr.reuse import Aggregation
 from frfsr.settings import Depth, Width, settings
+from frfsr.states import Names, count, size, unwrap_parts
 from frfsr.unet import Upsample
 
 SCALES = ("small", "medium", "large")
@@ -26,34 +26,25 @@ SCALES = ("small", "medium", "large")
 
 @settings
 class C2MatchingConfig(MatchedConfig):
-    """Sizes of C2-Matching; the defaults are the published ones."""
+    """Sizes of C2-Matching; the defaults are the published ones: 8.9 M parameters beside the encoders and VGG19."""
 
     channels: Width = 64  # of F_LR, at every scale
     blocks: Depth = 16  # residual blocks of the content extractor, and of every scale
 
     @classmethod
-    def published(cls, **changes: Any) -> "C2MatchingConfig":
-        """8.9 M parameters beside the encoders and VGG19."""
-        return cls(**changes)
-
-    @classmethod
-    def tiny(cls, **changes: Any) -> "C2MatchingConfig":
-        """For a CPU: with the widths of frfsr-tiny's encoder, which it can use."""
-        sizes: dict[str, Any] = dict(
-            encoder_channels=(16, 32, 64),
-            shared_encoder=True,
-            texture_channels=(16, 32, 48),
-            groups=1,
-            channels=16,
-            blocks=3,
-        )
-        return cls(**(sizes | changes))
+    def tiny(cls, **changes: Any) -> Self:
+        """For a CPU; see `MatchedConfig.tiny`."""
+        return super().tiny(**(dict(blocks=3) | changes))
 
 
 class DynamicAggregation(nn.Module):
     """One scale of the restoration: the reference's features, aligned and aggregated, then residual blocks.
 
-    scale: factor over the LR grid; reused_channels: of F_rec, 0 where the scale does not take it.
+    Args:
+        config: of the network.
+        scale: factor over the LR grid.
+        texture_channels: of the reference's features.
+        reused_channels: of F_rec, 0 where the scale does not take it.
     """
 
     def __init__(self, config: C2MatchingConfig, scale: int, texture_channels: int, reused_channels: int = 0):
@@ -61,12 +52,22 @@ class DynamicAggregation(nn.Module):
         channels = config.channels
         self.fam = FAM(channels, texture_channels, scale, config.groups, "valid", warp=False)
         self.head = nn.Conv2d(channels + texture_channels + reused_channels, channels, 3, padding=1)
-        self.body = nn.Sequential(*(ResidualBlock(channels, esa=False) for _ in range(config.blocks)))
+        self.body = residual_blocks(channels, config.blocks)
 
     def forward(
         self, x: Tensor, reference: Tensor, correspondence: Correspondence, reused: Tensor | None = None
     ) -> Tensor:
-        """F_LR and F_rec (B, c, H, W), F_Ref (B, t, Hr, Wr) -> (B, c, H, W). H, W = scale * the LR grid."""
+        """Aggregate; H, W = scale * the LR grid.
+
+        Args:
+            x: F_LR (B, c, H, W).
+            reference: F_Ref (B, t, Hr, Wr).
+            correspondence: of the LR image with the reference.
+            reused: F_rec (B, c, H, W), where the scale takes it.
+
+        Returns:
+            (B, c, H, W).
+        """
         aligned = self.fam(x, reference, correspondence)
         fused = torch.cat([x, aligned] if reused is None else [x, aligned, reused], 1)
         return self.body(F.leaky_relu(self.head(fused), 0.1)) + x
@@ -78,7 +79,7 @@ class ContentExtractor(nn.Module):
     def __init__(self, channels: int, blocks: int):
         super().__init__()
         self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
-        self.body = nn.Sequential(*(ResidualBlock(channels, esa=False) for _ in range(blocks)))
+        self.body = residual_blocks(channels, blocks)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Shallow features, then the residual blocks."""
@@ -132,10 +133,13 @@ def from_published(parts: Mapping[str, Any]) -> C2Matching:
         parts: {"net_g": RestorationNet, "extractor": ContrasExtractorSep, "vgg": VGG19}, each a state dict, wrapped or
             not; VGG19 under the published names or torchvision's. Sizes are read from the shapes.
 
+    Returns:
+        The network, in evaluation mode.
+
     Raises:
         UserError: a part is missing, or its keys or shapes are others.
     """
-    states = unwrap_parts(parts, "c2-matching")
+    states = unwrap_parts(parts, PARTS, "c2-matching")
     net_g = states["net_g"]
     aggregation = "dyn_agg_restore"
     config = C2MatchingConfig.published(

@@ -10,11 +10,13 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from frfsr.checkpoints import Names, State, load_published, size, unwrap
 from frfsr.kernels import flow_warp
-from frfsr.network import Network, SRResult, enlarge_8_bit, fit_sides, pad_sides
+from frfsr.network import Network, SRResult, enlarge_8_bit
+from frfsr.peers.layers import conv
+from frfsr.pixels import fit_sides, pad_sides
 from frfsr.reuse import Aggregation, aggregation
 from frfsr.settings import Width, from_mapping, settings
+from frfsr.states import Names, State, load_published, size, unwrap
 
 SIDE_MULTIPLE = 64  # of the enlarged LR image: the flow network halves six times
 
@@ -79,6 +81,9 @@ def warp(feature: Tensor, flow: Tensor) -> Tensor:
     Args:
         feature: (B, C, h, w).
         flow: (B, 2, h, w), displacement (x, y) in pixels; it gets no gradient where a position lies outside.
+
+    Returns:
+        (B, C, h, w).
     """
     height, width = feature.shape[-2:]
     flow = rearrange(flow, "b xy h w -> b h w xy").to(torch.promote_types(flow.dtype, torch.float32))
@@ -86,11 +91,6 @@ def warp(feature: Tensor, flow: Tensor) -> Tensor:
     position = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
     inside = (position + flow).clamp(min=0).minimum(flow.new_tensor([width - 1, height - 1]))
     return flow_warp(feature, inside - position)
-
-
-def conv(channels: int, features: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """Make a convolution that keeps the size, divided by `stride`."""
-    return nn.Conv2d(channels, features, kernel, stride, padding=kernel // 2)
 
 
 def conv_up(channels: int, features: int) -> nn.ConvTranspose2d:
@@ -221,6 +221,9 @@ class CrossNet(Network):
             upsampled: `lr` enlarged, (B, 3, 4h, 4w), from which the flow is taken; by default by bicubic
                 interpolation at 8 bits.
             super_resolved: another network's x4 image, whose features are refined; by default `upsampled`.
+
+        Returns:
+            The image (B, 3, 4h, 4w), not clamped.
         """
         height, width = (4 * side for side in lr.shape[-2:])
         if upsampled is None:

@@ -6,7 +6,7 @@ github.com/caojiezhang/DATSR, 32240b5.
 
 from collections.abc import Mapping
 from math import isqrt
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from frfsr import published
 from frfsr.alignment import FAM
-from frfsr.checkpoints import Names, State, count, size
 from frfsr.errors import UserError
 from frfsr.features import start_at_zero
 from frfsr.matching import enlarge_score
 from frfsr.network import Correspondence
-from frfsr.peers.matched import Matched, MatchedConfig, MatchedNetwork, load_parts, unwrap_parts
+from frfsr.peers.matched import PARTS, Matched, MatchedConfig, MatchedNetwork, load_parts
 from frfsr.peers.swin import SwinBody, SwinSizes
 from frfsr.reuse import Aggregation
 from frfsr.settings import Depth, Positive, Width, require_divisible, settings
+from frfsr.states import Names, State, count, size, unwrap_parts
 from frfsr.unet import Upsample
 
 MOST_OFFSET = 10  # pixels: the learned offset on top of the matched position
@@ -32,7 +32,7 @@ CONSTANTS = (".attn_mask", ".relative_position_index")  # of the published state
 
 @settings
 class DATSRConfig(MatchedConfig):
-    """Sizes of DATSR; the defaults are the published ones."""
+    """Sizes of DATSR; the defaults are the published ones: 18 M parameters beside the encoders and VGG19."""
 
     channels: Width = 128  # of F_LR, at every scale
     depths: tuple[Depth, ...] = (4, 4)  # Swin layers in each group of a stage
@@ -49,24 +49,9 @@ class DATSRConfig(MatchedConfig):
             require_divisible("channels", self.channels, "heads", heads)
 
     @classmethod
-    def published(cls, **changes: Any) -> "DATSRConfig":
-        """18 M parameters beside the encoders and VGG19."""
-        return cls(**changes)
-
-    @classmethod
-    def tiny(cls, **changes: Any) -> "DATSRConfig":
-        """For a CPU: with the widths of frfsr-tiny's encoder, which it can use."""
-        sizes: dict[str, Any] = dict(
-            encoder_channels=(16, 32, 64),
-            shared_encoder=True,
-            texture_channels=(16, 32, 48),
-            groups=1,
-            channels=16,
-            depths=(2,),
-            heads=(2,),
-            hidden=32,
-        )
-        return cls(**(sizes | changes))
+    def tiny(cls, **changes: Any) -> Self:
+        """For a CPU; see `MatchedConfig.tiny`."""
+        return super().tiny(**(dict(depths=(2,), heads=(2,), hidden=32) | changes))
 
     @property
     def swin(self) -> SwinSizes:
@@ -87,7 +72,11 @@ class BoundedFAM(FAM):
 class TextureAggregation(nn.Module):
     """One stage of the U-net: the reference's features, aligned and aggregated, then Swin layers.
 
-    scale: factor over the LR grid; reused_channels: of F_rec, 0 where the stage does not take it.
+    Args:
+        config: of the network.
+        scale: factor over the LR grid.
+        texture_channels: of the reference's features.
+        reused_channels: of F_rec, 0 where the stage does not take it.
     """
 
     def __init__(self, config: DATSRConfig, scale: int, texture_channels: int, reused_channels: int = 0):
@@ -181,10 +170,13 @@ def from_published(parts: Mapping[str, Any]) -> DATSR:
         parts: {"net_g": SwinUnetv3RestorationNet, "extractor": ContrasExtractorSep, "vgg": VGG19}, each a state dict,
             wrapped or not; VGG19 under the published names or torchvision's. Sizes are read from the shapes.
 
+    Returns:
+        The network, in evaluation mode.
+
     Raises:
         UserError: a part is missing, or its keys or shapes are others.
     """
-    states = unwrap_parts(parts, "datsr")
+    states = unwrap_parts(parts, PARTS, "datsr")
     net_g = {key: value for key, value in states["net_g"].items() if not key.endswith(CONSTANTS)}
     config = DATSRConfig.published(
         encoder_channels=published.extractor_sizes(states["extractor"]), **restoration_sizes(net_g)

@@ -12,14 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frfsr.checkpoints import count, load_published, size, unwrap
 from frfsr.errors import UserError
 from frfsr.features import start_at_zero
-from frfsr.network import Network, SRResult, enlarge_8_bit, pad_sides, reduce_8_bit
-from frfsr.peers.masa_blocks import Encoder, ResidualAggregation, SpatialAdaptation, double, residual_blocks
+from frfsr.network import Network, SRResult, enlarge_8_bit, reduce_8_bit
+from frfsr.peers.layers import residual_blocks
+from frfsr.peers.masa_blocks import Encoder, ResidualAggregation, SpatialAdaptation, double
 from frfsr.peers.masa_matching import BlockMatch, correspondence_of, match_blocks, transfer
+from frfsr.pixels import pad_sides
 from frfsr.reuse import Aggregation, FeatureReuse, aggregation
 from frfsr.settings import Depth, Width, settings
+from frfsr.states import count, load_published, size, unwrap
 
 BLOCK = 8  # LR pixels, side of the blocks that are matched first
 REFERENCE_MULTIPLE = 16  # of the sides of a reference, as the published test data are padded
@@ -149,7 +151,9 @@ class MASAInputs(NamedTuple):
 class MASANetwork(Aggregation):
     """Encoder, matching and decoder; an aggregation as `frfsr.reuse` asks for.
 
-    reuse: it is the second network of the feature reuse framework, with an injection point.
+    Args:
+        config: of the network.
+        reuse: it is the second network of the feature reuse framework, with an injection point.
     """
 
     def __init__(self, config: MASAConfig, *, reuse: bool):
@@ -209,6 +213,9 @@ class MASA(Network):
             reference_reduced: the same at a quarter of its size, for sides that are multiples of 4; by default it is
                 made by Pillow's bicubic interpolation, in 8 bits.
 
+        Returns:
+            Features at three scales.
+
         Raises:
             UserError: the two sizes do not belong together.
         """
@@ -235,6 +242,9 @@ class MASA(Network):
             references: an image (B, 3, H, W), or the result of `encode_reference`.
             upsampled: `lr` enlarged x4, which MASA needs only without a reference.
             reference_reduced: see `encode_reference`.
+
+        Returns:
+            The image (B, 3, 4h, 4w), not clamped, F_rec and what was matched.
         """
         height, width = (4 * side for side in lr.shape[-2:])
         if references is None:
@@ -266,6 +276,9 @@ def from_published(checkpoint: Mapping[str, Any]) -> MASA:
 
     Args:
         checkpoint: state dict of MASA, wrapped or not. Sizes are read from the shapes.
+
+    Returns:
+        The network, in evaluation mode.
 
     Raises:
         UserError: keys are missing or unknown, or shapes are others.

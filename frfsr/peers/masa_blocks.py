@@ -4,13 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frfsr.aggregation import ResidualBlock
 from frfsr.features import start_at_zero
-
-
-def residual_blocks(channels: int, blocks: int) -> nn.Sequential:
-    """Plain residual blocks in a row."""
-    return nn.Sequential(*(ResidualBlock(channels, esa=False) for _ in range(blocks)))
+from frfsr.peers.layers import residual_blocks
 
 
 class Encoder(nn.Module):

@@ -1,5 +1,7 @@
-"""MASA's matching from coarse to fine: a place in the reference for each block of the LR image, then one for each pixel
-near that place."""
+"""MASA's matching from coarse to fine.
+
+A place in the reference is found for each block of the LR image, then one for each pixel near that place.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -41,6 +43,9 @@ def correspondence_of(match: BlockMatch, reference: Sequence[int], size: Sequenc
         match: of the LR image, its borders padded.
         reference: sides of the reduced reference.
         size: sides of the LR image.
+
+    Returns:
+        Score and flow of every pixel of the LR image.
     """
     row, column, score = (
         rearrange(value, "b y x p q -> b (y p) (x q)")[:, : size[0], : size[1]]
@@ -58,6 +63,9 @@ def match_blocks(lr: Tensor, reference: Tensor, blocks: tuple[int, int]) -> Bloc
         lr: features (B, C, h, w).
         reference: features (B, C, hr, wr) of the reduced reference.
         blocks: rows and columns of equal blocks, which divide (h, w).
+
+    Returns:
+        Where each patch was found.
     """
     rows, columns = blocks
     lr, reference = (feature.to(torch.promote_types(feature.dtype, torch.float32)) for feature in (lr, reference))
@@ -118,7 +126,17 @@ def window_start(centre: Tensor, window: int, side: int) -> Tensor:
 
 
 def cut_windows(reference: Tensor, top: Tensor, left: Tensor, sides: list[int]) -> Tensor:
-    """Windows (B, n, C, *sides) of (B, C, hr, wr) at (B, n); a window larger than the reference goes round it."""
+    """Cut windows; one that is larger than the reference goes round it.
+
+    Args:
+        reference: (B, C, hr, wr).
+        top: (B, n), first rows.
+        left: (B, n), first columns.
+        sides: rows and columns of a window.
+
+    Returns:
+        (B, n, C, *sides).
+    """
     rows, columns = (
         (start[..., None] + torch.arange(side, device=start.device)) % whole
         for start, side, whole in zip((top, left), sides, reference.shape[-2:], strict=True)

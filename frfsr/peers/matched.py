@@ -1,9 +1,11 @@
-"""What C2-Matching and DATSR share: a frozen encoder finds the matches, a restoration network aggregates VGG19's
-features of the matched places."""
+"""What C2-Matching and DATSR share.
+
+A frozen encoder finds the matches, a restoration network aggregates VGG19's features of the matched places.
+"""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +14,13 @@ from torch import Tensor, nn
 from frfsr import published
 from frfsr.alignment import alignments, split_offsets
 from frfsr.atlas import Atlas, lay_out, match, relative
-from frfsr.checkpoints import Names, State, load_published, unwrap
 from frfsr.config import Widths
-from frfsr.errors import UserError
 from frfsr.features import ReferencePyramid, TextureEncoder
-from frfsr.network import Correspondence, Network, Rates, ReferenceFeatures, SRResult, enlarge_8_bit, pad_sides
+from frfsr.network import Correspondence, Network, Rates, ReferenceFeatures, SRResult, enlarge_8_bit
+from frfsr.pixels import pad_sides
 from frfsr.reuse import Aggregation, aggregation
 from frfsr.settings import Positive, require_divisible, settings
+from frfsr.states import Names, State, load_published
 
 PARTS = ("net_g", "extractor", "vgg")
 SMALLEST = 3  # LR pixels: a patch
@@ -33,6 +35,19 @@ class MatchedConfig:
     texture_channels: Widths = (64, 128, 256)  # relu1_1, relu2_1, relu3_1 of VGG19
     groups: Positive = 8  # deformable groups
     reuse: bool = False  # a second restoration network takes the features of the first
+
+    @classmethod
+    def published(cls, **changes: Any) -> Self:
+        """The published sizes."""
+        return cls(**changes)
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> Self:
+        """For a CPU: with the widths of frfsr-tiny's encoder, which it can use."""
+        sizes: dict[str, Any] = dict(
+            encoder_channels=(16, 32, 64), shared_encoder=True, texture_channels=(16, 32, 48), groups=1, channels=16
+        )
+        return cls(**(sizes | changes))
 
     def __post_init__(self) -> None:
         """Check what belongs together."""
@@ -78,6 +93,9 @@ class MatchedNetwork(Network):
 
         Args:
             reuse: with an injection point for F_rec.
+
+        Returns:
+            The part.
         """
 
     def encode_reference(self, reference: Tensor) -> ReferenceFeatures:
@@ -131,7 +149,7 @@ def load_parts(network: MatchedNetwork, parts: Mapping[str, State], names: Names
 
     Args:
         network: takes the weights; its encoders are not shared.
-        parts: of `unwrap_parts`.
+        parts: of `frfsr.states.unwrap_parts`.
         names: of the restoration network.
         unused: beginnings of keys of net_g that may be there and are not needed.
 
@@ -143,11 +161,3 @@ def load_parts(network: MatchedNetwork, parts: Mapping[str, State], names: Names
     load_published(network.aggregation, parts["net_g"], names, "net_g", unused)
     load_published(encoders, parts["extractor"], published.extractor_names(), "extractor")
     load_published(network.pyramid, vgg, published.vgg_names(vgg), "vgg", unused=published.VGG_UNUSED)
-
-
-def unwrap_parts(checkpoints: Mapping[str, Any], architecture: str) -> dict[str, State]:
-    """The tensors of {"net_g": ..., "extractor": ..., "vgg": ...}; UserError for other parts."""
-    if set(checkpoints) != set(PARTS):
-        given = ", ".join(map(str, list(checkpoints)[:4])) or "none"
-        raise UserError(f"{architecture} needs the parts {', '.join(PARTS)}; got {given}.")
-    return {part: unwrap(checkpoints[part], part) for part in PARTS}

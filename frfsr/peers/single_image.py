@@ -6,15 +6,16 @@ from typing import Any, ClassVar, NoReturn, Self
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange, repeat
+from einops import repeat
 from torch import Tensor, nn
 
 from frfsr.aggregation import ResidualBlock
-from frfsr.checkpoints import Names, State, count, load_published, size, unwrap
 from frfsr.errors import UserError
-from frfsr.network import Network, SRResult, channel_constant, enlarge_8_bit
-from frfsr.pixels import luma
+from frfsr.network import Network, SRResult, enlarge_8_bit
+from frfsr.peers.layers import conv, shuffle, tensorflow_bicubic
+from frfsr.pixels import channel_constant, luma
 from frfsr.settings import Depth, Width, settings
+from frfsr.states import Names, State, count, load_published, size, unwrap
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # RGB of EDSR's training photos
 ENHANCENET_MEAN = (0.47614917, 0.45001204, 0.40904046)  # and of EnhanceNet's
@@ -65,7 +66,11 @@ class SingleImageNetwork(Network):
     """Beginnings of published keys that are not needed."""
 
     def encode_reference(self, reference: Tensor) -> NoReturn:
-        """Refuse: such a network has no use for a reference."""
+        """Refuse: such a network has no use for a reference.
+
+        Raises:
+            UserError: always.
+        """
         raise UserError(f"{self.architecture} is a single-image network: it takes no reference.")
 
     def forward(self, lr: Tensor, references: object = None, upsampled: Tensor | None = None) -> SRResult:
@@ -117,6 +122,7 @@ class SRCNN(SingleImageNetwork):
         self.conv1, self.conv2, self.conv3 = conv(1, wide, first), conv(wide, narrow, second), conv(narrow, 1, third)
 
     def image(self, lr: Tensor, upsampled: Tensor | None = None) -> Tensor:
+        """Enlarge; see `SingleImageNetwork.image`."""
         upsampled = enlarge_8_bit(lr) if upsampled is None else upsampled
         y = (16 + 219 * luma(upsampled)) / 255
         new_y = self.conv3(F.relu(self.conv2(F.relu(self.conv1(y)))))
@@ -124,6 +130,7 @@ class SRCNN(SingleImageNetwork):
 
     @classmethod
     def published(cls, state: State) -> tuple[SRCNNConfig, Names]:
+        """Read a checkpoint; see `SingleImageNetwork.published`."""
         wide, narrow, _ = (size(state, f"conv{n}.weight") for n in (1, 2, 3))
         first, second, third = (state[f"conv{n}.weight"].shape[-1] for n in (1, 2, 3))
         return SRCNNConfig((first, second, third), (wide, narrow)), {}
@@ -164,6 +171,7 @@ class EDSR(ResidualNetwork):
     convolutions: ClassVar = {"conv_body": 1, "conv_up1": 4, "conv_up2": 4}
 
     def image(self, lr: Tensor, upsampled: Tensor | None = None) -> Tensor:
+        """Enlarge; see `SingleImageNetwork.image`."""
         mean = channel_constant(DIV2K_MEAN).to(lr)
         shallow = self.conv_first(255 * (lr - mean))
         x = shallow + self.conv_body(self.body(shallow))
@@ -171,6 +179,11 @@ class EDSR(ResidualNetwork):
 
     @classmethod
     def published(cls, state: State) -> tuple[ResidualConfig, Names]:
+        """Read a checkpoint; see `SingleImageNetwork.published`.
+
+        Raises:
+            UserError: the colour mean is another one.
+        """
         levels = state.get("add_mean.bias")
         if levels is not None and not torch.allclose(levels.float().cpu(), 255 * torch.tensor(DIV2K_MEAN), atol=0.1):
             raise UserError(
@@ -196,6 +209,7 @@ class SRResNet(ResidualNetwork):
     convolutions: ClassVar = {"conv_up1": 4, "conv_up2": 4, "conv_hr": 1}
 
     def image(self, lr: Tensor, upsampled: Tensor | None = None) -> Tensor:
+        """Enlarge; see `SingleImageNetwork.image`."""
         x = self.body(F.leaky_relu(self.conv_first(lr), 0.1))
         for convolution in (self.conv_up1, self.conv_up2):
             x = F.leaky_relu(shuffle(convolution(x)), 0.1)
@@ -204,6 +218,7 @@ class SRResNet(ResidualNetwork):
 
     @classmethod
     def published(cls, state: State) -> tuple[ResidualConfig, Names]:
+        """Read a checkpoint; see `SingleImageNetwork.published`."""
         names = {"conv_up1": "upconv1", "conv_up2": "upconv2"}
         if "HRconv.weight" in state:
             names |= {"body": "recon_trunk", "conv_hr": "HRconv"}
@@ -218,6 +233,7 @@ class RankSRGAN(ResidualNetwork):
     convolutions: ClassVar = {"conv_body": 1, "conv_up1": 4, "conv_up2": 4, "conv_hr": 1}
 
     def image(self, lr: Tensor, upsampled: Tensor | None = None) -> Tensor:
+        """Enlarge; see `SingleImageNetwork.image`."""
         shallow = self.conv_first(lr)
         x = shallow + self.conv_body(self.body(shallow))
         for convolution in (self.conv_up1, self.conv_up2):
@@ -226,6 +242,7 @@ class RankSRGAN(ResidualNetwork):
 
     @classmethod
     def published(cls, state: State) -> tuple[ResidualConfig, Names]:
+        """Read a checkpoint; see `SingleImageNetwork.published`."""
         names = {"body": "recon_trunk", "conv_body": "LRconv", "conv_hr": "HRconv"}
         names |= {"conv_up1": "upconv1", "conv_up2": "upconv2"}
         return ResidualConfig(size(state, "conv_first.weight"), count(state, "recon_trunk.")), names
@@ -239,6 +256,7 @@ class EnhanceNet(ResidualNetwork):
     convolutions: ClassVar = {"conv_up1": 1, "conv_up2": 1, "conv_hr": 1}
 
     def image(self, lr: Tensor, upsampled: Tensor | None = None) -> Tensor:
+        """Enlarge; see `SingleImageNetwork.image`."""
         x = self.body(F.relu(self.conv_first(lr - channel_constant(ENHANCENET_MEAN).to(lr))))
         for convolution in (self.conv_up1, self.conv_up2):
             x = F.relu(convolution(repeat(x, "b c h w -> b c (h i) (w j)", i=2, j=2)))
@@ -246,6 +264,7 @@ class EnhanceNet(ResidualNetwork):
 
     @classmethod
     def published(cls, state: State) -> tuple[ResidualConfig, Names]:
+        """Read a checkpoint; see `SingleImageNetwork.published`."""
         names = {"conv_first": "head", "conv_up1": "up1", "conv_up2": "up2", "conv_hr": "hr", "conv_last": "last"}
         return EnhanceNetConfig(size(state, "head.weight"), count(state, "body.")), names
 
@@ -267,29 +286,5 @@ class ScaledBlock(ResidualBlock):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block."""
         return x + self.scale * self.conv2(F.relu(self.conv1(x)))
-
-
-def conv(channels: int, features: int, kernel: int = 3) -> nn.Conv2d:
-    """Make a convolution that keeps the size."""
-    return nn.Conv2d(channels, features, kernel, padding=kernel // 2)
-
-
-def shuffle(x: Tensor) -> Tensor:
-    """Shuffle pixels: (B, 4C, h, w) -> (B, C, 2h, 2w)."""
-    return rearrange(x, "b (c i j) h w -> b c (h i) (w j)", i=2, j=2)
-
-
-def tensorflow_bicubic(lr: Tensor) -> Tensor:
-    """Enlarge (B, C, h, w) x4 as TensorFlow 1 did: pixel i of the result lies at i / 4, not half a pixel aside.
-
-    Keys' kernel with a = -0.75 around every phase of i, on four pixels to each side; borders are repeated.
-    """
-    distance = (torch.arange(4)[:, None] / 4 + 1 - torch.arange(4)).abs().to(lr)
-    near = 1.25 * distance**3 - 2.25 * distance**2 + 1
-    far = -0.75 * (distance**3 - 5 * distance**2 + 8 * distance - 4)
-    weight = torch.where(distance <= 1, near, far)
-    kernel = rearrange(einsum(weight, weight, "i y, j x -> i j y x"), "i j y x -> (i j) 1 y x")
-    padded = F.pad(lr, (1, 2, 1, 2), mode="replicate")
-    phases = F.conv2d(rearrange(padded, "b c h w -> (b c) 1 h w"), kernel)
-    return rearrange(phases, "(b c) (i j) h w -> b c (h i) (w j)", c=lr.shape[1], i=4)

@@ -7,20 +7,18 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import repeat
-from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
-from frfsr.aggregation import ResidualBlock
-from frfsr.checkpoints import Names, State, count, load_published, size, unwrap
-from frfsr.errors import UserError
 from frfsr.features import ReferencePyramid
 from frfsr.kernels import flow_warp, patch_argmax
 from frfsr.matching import enlarge_flow, index_to_flow
-from frfsr.network import Correspondence, Network, ReferenceFeatures, SRResult, enlarge_8_bit, pad_sides, reduce_8_bit
-from frfsr.peers.single_image import conv
+from frfsr.network import Correspondence, Network, ReferenceFeatures, SRResult, enlarge_8_bit, reduce_8_bit
+from frfsr.peers.layers import conv, enlargement, residual_blocks
+from frfsr.pixels import pad_sides
 from frfsr.published import VGG_UNUSED, vgg_names
 from frfsr.reuse import Aggregation, FeatureReuse, aggregation
 from frfsr.settings import Depth, Width, settings
+from frfsr.states import Names, State, count, load_published, size, unwrap_parts
 
 PARTS = ("net_g", "vgg")
 LEAST_SIDE = 3  # LR pixels of the query and of the reference: a patch
@@ -91,17 +89,6 @@ def swap(feature: Tensor, flow: Tensor, scale: int) -> Tensor:
     return total / repeat(covering, "1 1 h w -> 1 1 (h i) (w j)", i=scale, j=scale)
 
 
-def enlargement(channels: int) -> nn.Sequential:
-    """Make a pixel shuffle, (B, channels, h, w) -> (B, channels, 2h, 2w)."""
-    shuffle = Rearrange("b (c i j) h w -> b c (h i) (w j)", i=2, j=2)
-    return nn.Sequential(conv(channels, 4 * channels), shuffle, nn.LeakyReLU(SLOPE))
-
-
-def residual_blocks(channels: int, blocks: int) -> nn.Sequential:
-    """Make a row of plain ones."""
-    return nn.Sequential(*(ResidualBlock(channels, esa=False) for _ in range(blocks)))
-
-
 class ContentExtractor(nn.Module):
     """LR image (B, 3, h, w) -> features (B, channels, h, w), of which `tail` makes a plain x4 residual image."""
 
@@ -110,14 +97,15 @@ class ContentExtractor(nn.Module):
         self.head = conv(3, channels)
         self.body = residual_blocks(channels, blocks)
         self.tail = nn.Sequential(
-            enlargement(channels),
-            enlargement(channels),
+            enlargement(channels, nn.LeakyReLU(SLOPE)),
+            enlargement(channels, nn.LeakyReLU(SLOPE)),
             conv(channels, channels),
             nn.LeakyReLU(SLOPE),
             conv(channels, 3),
         )
 
     def forward(self, lr: Tensor) -> Tensor:
+        """Extract the features."""
         x = F.leaky_relu(self.head(lr), SLOPE)
         return x + self.body(x)
 
@@ -131,6 +119,7 @@ class TextureTransfer(nn.Module):
         self.body = residual_blocks(channels, blocks)
 
     def forward(self, x: Tensor, texture: Tensor, reused: Tensor | None = None) -> Tensor:
+        """Transfer the texture, and F_rec (B, channels, H, W) if the scale reuses it."""
         joined = [x, texture] if reused is None else [x, texture, reused]
         return x + self.body(F.leaky_relu(self.head(torch.cat(joined, 1)), SLOPE))
 
@@ -143,9 +132,9 @@ class TextureNet(Aggregation):
         channels, blocks, (large, medium, small) = config.channels, config.blocks, config.texture_channels
         self.content = ContentExtractor(channels, blocks)
         self.small = TextureTransfer(channels, small, blocks)
-        self.enlarge_small = enlargement(channels)
+        self.enlarge_small = enlargement(channels, nn.LeakyReLU(SLOPE))
         self.medium = TextureTransfer(channels, medium, blocks)
-        self.enlarge_medium = enlargement(channels)
+        self.enlarge_medium = enlargement(channels, nn.LeakyReLU(SLOPE))
         self.large = TextureTransfer(channels, large, blocks, reuse)
         self.tail = nn.Sequential(conv(channels, channels // 2), nn.LeakyReLU(SLOPE), conv(channels // 2, 3))
         self.a = nn.Parameter(torch.ones(3)) if config.weighted else None
@@ -212,6 +201,9 @@ class SRNTT(Network):
             references: an image (B, 3, H, W), a result of `encode_reference`, or None for the plain image.
             upsampled: `lr` enlarged x4, (B, 3, 4h, 4w), for the matching; by default by Pillow's bicubic.
             reference_blurred: of a reference given as an image, see `encode_reference`.
+
+        Returns:
+            The image (B, 3, 4h, 4w), not clamped, F_rec and what was matched.
         """
         height, width = (4 * side for side in lr.shape[-2:])
         upsampled = enlarge_8_bit(lr) if upsampled is None else upsampled
@@ -238,6 +230,9 @@ class SRNTT(Network):
         Args:
             reference: (B, 3, H, W), RGB in [0, 1], of any size.
             blurred: the same reduced to a quarter and enlarged again; by default by Pillow's bicubic.
+
+        Returns:
+            VGG19's features of the image and of the blurred one.
         """
         reference = pad_sides(reference, 4 * LEAST_SIDE, 4)
         if blurred is None:
@@ -252,10 +247,13 @@ def from_published(parts: Mapping[str, Any]) -> SRNTT:
         parts: {"net_g": SRNTT, "vgg": VGG19}, each a state dict, wrapped or not; VGG19 under the names of that code or
             torchvision's. Sizes are read from the shapes.
 
+    Returns:
+        The network, in evaluation mode.
+
     Raises:
         UserError: a part is missing, or its keys or shapes are others.
     """
-    net_g, vgg = unwrap_parts(parts, SRNTT.architecture)
+    net_g, vgg = unwrap_parts(parts, PARTS, SRNTT.architecture).values()
     config = SRNTTConfig(
         channels=size(net_g, "content_extractor.head.0.weight"),
         blocks=count(net_g, "content_extractor.body."),
@@ -266,14 +264,6 @@ def from_published(parts: Mapping[str, Any]) -> SRNTT:
     load_published(network.aggregation, net_g, texture_net_names(config.blocks), "net_g")
     load_published(network.vgg, vgg, vgg_names(vgg), "vgg", unused=VGG_UNUSED)
     return network.eval()
-
-
-def unwrap_parts(parts: Mapping[str, Any], architecture: str) -> tuple[State, State]:
-    """The tensors of {"net_g": ..., "vgg": ...}; UserError for other parts."""
-    if set(parts) != set(PARTS):
-        given = ", ".join(map(str, list(parts)[:4])) or "none"
-        raise UserError(f"{architecture} needs the parts {', '.join(PARTS)}; got {given}.")
-    return unwrap(parts["net_g"], "net_g"), unwrap(parts["vgg"], "vgg")
 
 
 def texture_channels(vgg: State) -> tuple[int, int, int]:

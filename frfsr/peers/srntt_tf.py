@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from frfsr.checkpoints import count, load_published, size
-from frfsr.network import channel_constant
-from frfsr.peers.srntt import SRNTT, Swapped, texture_channels, unwrap_parts
+from frfsr.peers.layers import conv
+from frfsr.peers.srntt import PARTS, SRNTT, Swapped, texture_channels
+from frfsr.pixels import channel_constant
 from frfsr.published import VGG_UNUSED, vgg_names
 from frfsr.reuse import Aggregation
 from frfsr.settings import Depth, Width, settings
+from frfsr.states import count, load_published, size, unwrap_parts
 
 MATCONVNET_MEAN = (123.68, 116.779, 103.939)  # RGB, 8-bit levels
 
@@ -42,11 +43,6 @@ class SRNTTTensorFlowConfig:
     reuse: bool = False
 
 
-def conv(channels: int, features: int, *, bias: bool = True) -> nn.Conv2d:
-    """Make a 3x3 convolution that keeps the size; without bias where a batch norm follows."""
-    return nn.Conv2d(channels, features, 3, padding=1, bias=bias)
-
-
 def shuffle(x: Tensor) -> Tensor:
     """Shuffle pixels in TensorFlow's order, ReLU: (B, 4C, h, w) -> (B, C, 2h, 2w)."""
     return F.relu(rearrange(x, "b (i j c) h w -> b c (h i) (w j)", i=2, j=2))
@@ -61,6 +57,7 @@ class NormBlock(nn.Module):
         self.conv2, self.bn2 = conv(channels, channels, bias=False), nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the block."""
         return x + self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
 
 
@@ -76,6 +73,7 @@ class ContentExtractor(nn.Module):
         self.out = nn.Conv2d(channels, 3, 1)
 
     def forward(self, lr: Tensor) -> Tensor:
+        """Extract the features."""
         x = F.relu(self.conv_in(lr))
         return x + self.bn_mid(self.conv_mid(self.blocks(x)))
 
@@ -95,6 +93,7 @@ class TextureTransfer(nn.Module):
         self.conv3 = conv(channels, left)
 
     def forward(self, x: Tensor, *joined: Tensor) -> Tensor:
+        """Transfer what is joined, (B, ?, H, W) each."""
         return x + self.bn2(self.conv2(self.blocks(F.relu(self.conv1(torch.cat([x, *joined], 1))))))
 
 
@@ -147,10 +146,13 @@ def from_published(parts: Mapping[str, Any]) -> SRNTTTensorFlow:
         parts: {"net_g": ..., "vgg": ...}: the parameters of `TextureNet`, kernels in PyTorch's order, and MatConvNet's
             VGG19 under torchvision's names, for RGB minus its mean. Sizes are read from the shapes.
 
+    Returns:
+        The network, in evaluation mode.
+
     Raises:
         UserError: a part is missing, or its keys or shapes are others.
     """
-    net_g, vgg = unwrap_parts(parts, SRNTTTensorFlow.architecture)
+    net_g, vgg = unwrap_parts(parts, PARTS, SRNTTTensorFlow.architecture).values()
     large, medium, small = (count(net_g, f"{scale}.blocks.") for scale in ("large", "medium", "small"))
     config = SRNTTTensorFlowConfig(
         channels=size(net_g, "content.conv_in.weight"),

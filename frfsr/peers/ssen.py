@@ -1,7 +1,8 @@
-"""SSEN, after an unofficial implementation of "Robust Reference-based Super-Resolution with Similarity-Aware Deformable
-Convolution" (Shim et al., CVPR 2020): no official code is known, and the choices beyond the paper are its author's.
+"""SSEN (Shim et al., CVPR 2020), after an unofficial implementation.
 
-It searches nothing: the reference is aligned by learned offsets alone.
+No official code of "Robust Reference-based Super-Resolution with Similarity-Aware Deformable Convolution" is known; the
+choices beyond the paper are the implementation's author's. It searches nothing: the reference is aligned by learned
+offsets alone.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,11 +14,13 @@ from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
-from frfsr.checkpoints import Names, State, count, load_published, size, unwrap
 from frfsr.kernels import deform_conv
-from frfsr.network import Network, SRResult, enlarge_8_bit, fit_sides, pad_sides
+from frfsr.network import Network, SRResult, enlarge_8_bit
+from frfsr.peers.layers import conv
+from frfsr.pixels import fit_sides, pad_sides
 from frfsr.reuse import Aggregation, aggregation
 from frfsr.settings import Depth, Width, settings
+from frfsr.states import Names, State, count, load_published, size, unwrap
 
 TAPS = 9  # of a 3x3 convolution
 
@@ -64,17 +67,12 @@ class Aligned(NamedTuple):
     reference: Tensor
 
 
-def conv(channels: int, features: int, kernel: int = 3, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    """Make a convolution that keeps the size, divided by `stride`."""
-    return nn.Conv2d(channels, features, kernel, stride, padding=kernel // 2, bias=bias)
-
-
 class ResidualBlock(nn.Module):
     """x + conv(ReLU(conv(x))) without biases, (B, channels, h, w)."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv1, self.conv2 = conv(channels, channels), conv(channels, channels)
+        self.conv1, self.conv2 = conv(channels, channels, bias=False), conv(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run it."""
@@ -89,10 +87,10 @@ class NonLocalBlock(nn.Module):
 
     def __init__(self, channels: int, attention_channels: int):
         super().__init__()
-        self.query, self.key, self.value = (conv(channels, attention_channels, 1, bias=True) for _ in range(3))
+        self.query, self.key, self.value = (conv(channels, attention_channels, 1) for _ in range(3))
         norm = nn.BatchNorm2d(channels)
         nn.init.zeros_(norm.weight)
-        self.out = nn.Sequential(conv(attention_channels, channels, 1, bias=True), norm)
+        self.out = nn.Sequential(conv(attention_channels, channels, 1), norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within features (B, channels, h, w), h, w >= 2."""
@@ -112,13 +110,13 @@ class OffsetEstimator(nn.Module):
         super().__init__()
         pair, channels = 2 * config.channels, config.offset_channels
         self.join = config.mode
-        self.down = nn.ModuleList(conv(before, channels, stride=2, bias=True) for before in (pair, channels, channels))
+        self.down = nn.ModuleList(conv(before, channels, stride=2) for before in (pair, channels, channels))
         self.attention = nn.ModuleList(NonLocalBlock(channels, config.attention_channels) for _ in range(3))
         joined = 2 * channels if config.mode == "concat" else channels
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(joined, channels, 3, stride=2, padding=1, output_padding=1) for _ in range(3)
         )
-        self.out = conv(channels, pair, bias=True)
+        self.out = conv(channels, pair)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run it for sides that are multiples of 8, at least 16."""
@@ -138,8 +136,8 @@ class DeformableStage(nn.Module):
     def __init__(self, config: SSENConfig):
         super().__init__()
         self.estimator = OffsetEstimator(config)
-        self.offset = conv(2 * config.channels, 2 * TAPS, bias=True)
-        self.weight = nn.Parameter(conv(config.channels, config.channels).weight.detach())
+        self.offset = conv(2 * config.channels, 2 * TAPS)
+        self.weight = nn.Parameter(conv(config.channels, config.channels, bias=False).weight.detach())
 
     def forward(self, lr: Tensor, reference: Tensor) -> Tensor:
         """Align the features of the reference with those of the LR image, both (B, channels, h, w)."""
@@ -155,12 +153,16 @@ class Reconstruction(Aggregation):
         super().__init__()
         channels = config.channels
         shuffle = "b (c i j) h w -> b c (h i) (w j)"
-        self.fusion = conv((2 + reuse) * channels, channels, 1)
+        self.fusion = conv((2 + reuse) * channels, channels, 1, bias=False)
         self.body = nn.Sequential(*(ResidualBlock(channels) for _ in range(config.blocks[1])))
         self.up = nn.Sequential(
-            *(layer for _ in range(2) for layer in (conv(channels, 4 * channels), Rearrange(shuffle, i=2, j=2)))
+            *(
+                layer
+                for _ in range(2)
+                for layer in (conv(channels, 4 * channels, bias=False), Rearrange(shuffle, i=2, j=2))
+            )
         )
-        self.last = conv(channels, 3)
+        self.last = conv(channels, 3, bias=False)
 
     def forward(self, inputs: Aligned, reused: Tensor | None = None) -> Tensor:
         """Compute F_SR (B, channels, h, w), with F_rec of that shape where this is the second network."""
@@ -187,8 +189,10 @@ class SSEN(Network):
     def __init__(self, config: SSENConfig):
         super().__init__(config)
         channels = config.channels
-        self.reduce_reference = nn.Sequential(conv(3, channels, stride=2), conv(channels, channels, stride=2))
-        self.widen_lr = conv(3, channels, 1)
+        self.reduce_reference = nn.Sequential(
+            conv(3, channels, stride=2, bias=False), conv(channels, channels, stride=2, bias=False)
+        )
+        self.widen_lr = conv(3, channels, 1, bias=False)
         self.extractor = nn.Sequential(*(ResidualBlock(channels) for _ in range(config.blocks[0])))
         self.stages = nn.ModuleList(DeformableStage(config) for _ in range(config.stages))
         self.requires_grad_(not config.reuse)
@@ -208,6 +212,9 @@ class SSEN(Network):
                 border repeated, at the right and bottom to the size of the result. Without one the result is the
                 enlarged LR image.
             upsampled: that image, (B, 3, 4h, 4w); by default by bicubic interpolation at 8 bits.
+
+        Returns:
+            The image (B, 3, 4h, 4w), not clamped.
         """
         height, width = lr.shape[-2:]
         if references is None:

@@ -65,9 +65,13 @@ class WindowAttention(nn.Module):
 
 
 class SwinLayer(nn.Module):
-    """x + attention(norm(x)) in windows, then x + perceptron(norm(x)); (B, H, W, C) -> the same.
+    """A layer: x + attention(norm(x)) in windows, then x + perceptron(norm(x)); (B, H, W, C) -> the same.
 
-    shift: pixels by which the windows are moved; drop: share of the samples that skip either part in training.
+    Args:
+        sizes: of the transformer.
+        heads: of the attention.
+        shift: pixels by which the windows are moved.
+        drop: share of the samples that skip either part in training.
     """
 
     def __init__(self, sizes: SwinSizes, heads: int, shift: int, drop: float):
@@ -99,7 +103,18 @@ class SwinLayer(nn.Module):
 
 
 def shift_mask(height: int, width: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """What keeps apart, inside shifted windows, pixels that were not neighbours: (n, t, t), 0 or -100."""
+    """Keep apart, inside shifted windows, pixels that were not neighbours.
+
+    Args:
+        height: of the map, in pixels.
+        width: of the map, in pixels.
+        window: side t^0.5 of a window, in pixels.
+        shift: of the windows, in pixels.
+        device: of the result.
+
+    Returns:
+        (n, t, t), 0 or -100, to be added to the attention.
+    """
 
     def region(side: int) -> Tensor:
         position = torch.arange(side, device=device)

@@ -7,17 +7,16 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
-from frfsr.aggregation import ResidualBlock
 from frfsr.atlas import Atlas, prominence
-from frfsr.checkpoints import Names, State
 from frfsr.errors import UserError
 from frfsr.kernels import flow_warp, patch_argmax
 from frfsr.matching import enlarge_flow, index_to_flow
 from frfsr.network import Correspondence, enlarge_8_bit, reduce_8_bit
+from frfsr.peers.layers import conv, residual_blocks
 from frfsr.pixels import IMAGENET_MEAN, IMAGENET_STD
+from frfsr.states import Names, State
 
 OUTSIDE = 2.0**20  # LR pixels: a flow that leaves every reference
 LEAST_NORM = 1e-12  # of a patch, where its cosine is computed
@@ -56,6 +55,9 @@ def search(query: Tensor, key: Tensor) -> Correspondence:
         query: features of the LR image (B, C, h, w).
         key: features of the reference (B, C, hr, wr). Borders of both are padded with zeros, so that there is a patch
             around every pixel.
+
+    Returns:
+        Score and flow of every pixel.
     """
     score, index = patch_argmax(F.pad(query, (1, 1, 1, 1)), F.pad(key, (1, 1, 1, 1)))
     return Correspondence(score, index_to_flow(index, key.shape[-1]), index)
@@ -148,20 +150,9 @@ def enlarge_attention(attention: Tensor, scale: int) -> Tensor:
     return F.interpolate(attention, scale_factor=scale, mode="bicubic", align_corners=False) if scale > 1 else attention
 
 
-def conv(channels: int, features: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
-    """Make a convolution that keeps the size, divided by `stride`; zeros around the border."""
-    return nn.Conv2d(channels, features, kernel, stride, padding=kernel // 2)
-
-
-def shuffle_up(channels: int) -> nn.Sequential:
-    """Make layers (B, channels, h, w) -> (B, channels, 2h, 2w), not negative."""
-    shuffle = Rearrange("b (c i j) h w -> b c (h i) (w j)", i=2, j=2)
-    return nn.Sequential(conv(channels, 4 * channels), shuffle, nn.ReLU())
-
-
 def residual_body(channels: int, blocks: int) -> nn.Sequential:
     """Make residual blocks and a convolution, (B, channels, h, w) -> the same shape."""
-    return nn.Sequential(*(ResidualBlock(channels, esa=False) for _ in range(blocks)), conv(channels, channels))
+    return residual_blocks(channels, blocks).append(conv(channels, channels))
 
 
 class ShallowFeatures(nn.Module):
@@ -221,12 +212,33 @@ class ScaleMerge(nn.Module):
 
 
 def body_names(ours: str, blocks: str, tail: str, depth: int) -> Names:
-    """Name a `residual_body` as published: a list of blocks, and the convolution after it."""
+    """Name a `residual_body` as published: a list of blocks, and the convolution after it.
+
+    Args:
+        ours: its name here.
+        blocks: published name of the list.
+        tail: published name of the convolution.
+        depth: number of blocks.
+
+    Returns:
+        Our names -> the published ones.
+    """
     return {f"{ours}.{n}": f"{blocks}.{n}" for n in range(depth)} | {f"{ours}.{depth}": tail}
 
 
 def merge_names(ours: str, theirs: str, merge: str, target: int, scales: int) -> Names:
-    """Name a `ScaleMerge` as published, where one module has the convolutions of all scales."""
+    """Name a `ScaleMerge` as published, where one module has the convolutions of all scales.
+
+    Args:
+        ours: its name here.
+        theirs: published beginning of the convolutions' names.
+        merge: published name of the last convolution.
+        target: number of the scale that it is for.
+        scales: how many there are.
+
+    Returns:
+        Our names -> the published ones.
+    """
     names = {f"{ours}.merge": f"{theirs}.{merge}"}
     for source in range(scales):
         published = f"{theirs}.conv{source + 1}{target + 1}"
@@ -238,7 +250,16 @@ def merge_names(ours: str, theirs: str, merge: str, target: int, scales: int) ->
 
 
 def require_constants(state: State, constants: dict[str, Tensor], what: str) -> None:
-    """Raise UserError if the checkpoint has one of these constants, which are built in here, with other values."""
+    """Refuse a checkpoint with other constants than ours, which are built in.
+
+    Args:
+        state: the checkpoint, which may lack them.
+        constants: by the checkpoint's keys.
+        what: beginning of the message.
+
+    Raises:
+        UserError: one has another value.
+    """
     for key, expected in constants.items():
         if key in state and not (
             state[key].shape == expected.shape and torch.allclose(state[key].float().cpu(), expected, atol=1e-4)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from frfsr.atlas import Atlas, lay_out, relative
-from frfsr.checkpoints import Names, State, count, load_published, size, unwrap
 from frfsr.features import ReferencePyramid, VGGTrunk
-from frfsr.network import Network, Rates, ReferenceFeatures, SRResult, enlarge_8_bit, pad_sides
+from frfsr.network import Network, Rates, ReferenceFeatures, SRResult, enlarge_8_bit
+from frfsr.peers.layers import conv, enlargement
 from frfsr.peers.texture_transformer import (
     VGG19_LAYERS,
     ScaleMerge,
@@ -22,17 +22,17 @@ from frfsr.peers.texture_transformer import (
     attend,
     blur,
     body_names,
-    conv,
     enlarge_attention,
     imagenet_normalisation,
     merge_names,
     require_constants,
     residual_body,
-    shuffle_up,
     transfer,
 )
+from frfsr.pixels import pad_sides
 from frfsr.reuse import Aggregation, aggregation
 from frfsr.settings import Depth, Width, from_mapping, settings
+from frfsr.states import Names, State, count, load_published, size, unwrap
 
 
 @settings
@@ -74,7 +74,17 @@ class Stage(nn.Module):
     def forward(
         self, features: Sequence[Tensor], texture: Tensor, attention: Tensor, reused: Tensor | None
     ) -> list[Tensor]:
-        """Add T to the last of the features (B, channels, s*h, s*w), s = 1, 2, ..., then refine them all."""
+        """Add T to the last of the features, then refine them all.
+
+        Args:
+            features: (B, channels, s*h, s*w), s = 1, 2, ...
+            texture: T (B, t, s*h, s*w) of the last scale.
+            attention: S of the LR size.
+            reused: F_rec, where the stage takes it.
+
+        Returns:
+            Features of the same sizes.
+        """
         features = [*features[:-1], self.attention(features[-1], texture, attention)]
         refined = []
         for n, (x, body) in enumerate(zip(features, self.bodies, strict=True)):
@@ -106,7 +116,7 @@ class MainNet(Aggregation):
 
     def enlarger(self, config: TTSRConfig, n: int) -> nn.Module:
         """Make what enlarges the features before stage n + 1."""
-        return shuffle_up(config.channels)
+        return enlargement(config.channels, nn.ReLU())
 
     def enlarged(self, x: Tensor, n: int, inputs: Transferred) -> Tensor:
         """Enlarge features (B, channels, s*h, s*w) before stage n + 1."""
@@ -158,6 +168,9 @@ class TTSR(Network):
                 `frfsr.atlas.lay_out` or not. Without one the result is `upsampled`.
             upsampled: `lr` enlarged, (B, 3, 4h, 4w); by default by bicubic interpolation at 8 bits, as published.
             reference_blurred: the reference image reduced to a quarter and enlarged again; by default likewise.
+
+        Returns:
+            The image (B, 3, 4h, 4w), not clamped, F_rec and what was matched.
         """
         if upsampled is None:
             upsampled = enlarge_8_bit(lr)
@@ -216,6 +229,9 @@ def transferal_perceptual_loss(
         transferred: S and T by which it was made.
         norm: mean absolute (l1) or mean square (l2) difference.
         weighted: weight both sides by the sigmoid of S.
+
+    Returns:
+        A scalar.
     """
     frozen = {name: value.detach() for name, value in network.encoder.named_parameters()}
     found = functional_call(network.encoder, frozen, image)

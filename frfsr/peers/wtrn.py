@@ -8,20 +8,19 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from frfsr.checkpoints import Names, load_published, unwrap
 from frfsr.features import VGGTrunk
+from frfsr.peers.layers import conv, enlargement
 from frfsr.peers.texture_transformer import (
     VGG19_LAYERS,
     Transferred,
     body_names,
-    conv,
     enlarge_attention,
     imagenet_normalisation,
     require_constants,
     residual_body,
-    shuffle_up,
 )
 from frfsr.peers.ttsr import TTSR, MainNet, TTSRConfig, names, sizes
+from frfsr.states import Names, load_published, unwrap
 
 # Haar wavelets of 2x2 pixels, (row, column).
 HAAR = {
@@ -95,7 +94,7 @@ class WaveletEnlarger(nn.Module):
 
     def __init__(self, channels: int, detail_channels: int):
         super().__init__()
-        self.shuffle = shuffle_up(channels)
+        self.shuffle = enlargement(channels, nn.ReLU())
         self.branches = nn.ModuleDict({band: WaveletBranch(channels, detail_channels) for band in HIGH_PASS})
         self.merge = conv((1 + len(HIGH_PASS)) * channels, channels)
 
@@ -106,6 +105,9 @@ class WaveletEnlarger(nn.Module):
             x: the features.
             details: LH, HL and HH of the reference where it matched, (B, 3C, h, w).
             attention: S of the LR size.
+
+        Returns:
+            (B, channels, 2h, 2w).
         """
         attention = enlarge_attention(attention, x.shape[-1] // attention.shape[-1]).to(x.dtype)
         bands = rearrange(details, "b (k c) h w -> k b c h w", k=len(HIGH_PASS))

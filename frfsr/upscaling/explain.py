@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from frfsr.base import load_with_base
 from frfsr.errors import UserError
 from frfsr.files import added_to_folder
 from frfsr.imageio import Photo
@@ -21,32 +22,15 @@ from frfsr.matching import enlarge_flow
 from frfsr.network import Network
 from frfsr.pixels import to_pixels, to_tensor
 from frfsr.upscaling.kinds import PhotoLike, as_photos, as_references, several
-from frfsr.upscaling.options import DEFAULTS, Options, Report, View
+from frfsr.upscaling.matches import Matches, Place, matched_place
+from frfsr.upscaling.options import DEFAULTS, Options, Report
 from frfsr.upscaling.pictures import SOURCES, blend, heat, position_colours, source_colours
 from frfsr.upscaling.references import seen
-from frfsr.upscaling.run import Matches
-from frfsr.upscaling.upscale import color_tensor, open_networks, upscale_photo
+from frfsr.upscaling.upscale import color_tensor, upscale_photo
 
 GRID = 8  # regions along the photo's longer side, for the numbers
 VISIBLE = 2  # levels of 255: what differs by more counts as changed
 STRONG = 32  # levels of 255 that are drawn brightest
-
-
-class Place(NamedTuple):
-    """Where a pixel's texture was found.
-
-    Attributes:
-        reference: its number, from 0.
-        view: number in `Report.views`.
-        x, y: in the reference's own pixels, as its file has them; they may lie beyond its border.
-        score: of the match, -1 ... 1.
-    """
-
-    reference: int
-    view: int
-    x: float
-    y: float
-    score: float
 
 
 class Matched(NamedTuple):
@@ -72,7 +56,7 @@ class Explanation:
     """A result and what it was made of.
 
     Attributes:
-        result: what `frfsr.upscale` returns.
+        result: as of `frfsr.upscale`.
         alone: the network's result without any reference.
         change: (4h, 4w) float32, how far the two differ, levels of 255, mean over the colours.
         report: views, tiles, notes.
@@ -189,6 +173,9 @@ def explain(
         base: see `frfsr.upscale`.
         **options: fields of `frfsr.upscaling.options.Options`.
 
+    Returns:
+        The result, and what it was made of.
+
     Raises:
         UserError: as `frfsr.upscale`.
 
@@ -204,13 +191,13 @@ def explain(
     photo, *others = as_photos(lr, "the photo")
     if others:
         raise UserError(f"a batch of {len(others) + 1} photos: explain one at a time.")
-    (opened,) = as_references(references, photos=1)
+    (sharp,) = as_references(references, photos=1)
     names = [
         str(image) if isinstance(image, str | PathLike) else f"reference {number}"
         for number, image in enumerate(references, start=1)
     ]
-    network, single = open_networks(model, base, device, dtype)
-    return explain_photo(photo, opened, network, settings, base=single, names=names)
+    network, refined = load_with_base(model, base, device, dtype)
+    return explain_photo(photo, sharp, network, settings, base=refined, names=names)
 
 
 def explain_photo(
@@ -235,6 +222,11 @@ def explain_photo(
     return Explanation(result, alone, difference.mean(2), report, matched, tuple(names))
 
 
+def rgb(photo: Photo) -> np.ndarray:
+    """Colours as (H, W, 3) uint8."""
+    return to_8_bit(photo.rgb())
+
+
 def show_matches(result: np.ndarray, references: Sequence[Tensor], report: Report, matches: Matches) -> Matched:
     """Draw the matches.
 
@@ -243,6 +235,9 @@ def show_matches(result: np.ndarray, references: Sequence[Tensor], report: Repor
         references: (1, 3, H, W) each, RGB in [0, 1].
         report: its views are shown.
         matches: with them.
+
+    Returns:
+        Pictures of them.
     """
     views = [seen(references[view.reference], view) for view in report.views]
     places = [position_colours(*view.shape[-2:]) for view in views]
@@ -266,26 +261,3 @@ def warp(views: Sequence[Tensor], matches: Matches) -> np.ndarray:
         if here.any():
             picture[here] = to_pixels(flow_warp(view, flow)[0])[here]
     return picture
-
-
-def matched_place(report: Report, matches: Matches, x: float, y: float) -> Place:
-    """Where the texture at pixel (x, y) of a result was found."""
-    height, width = matches.score.shape
-    column, row = (int(min(max(value // 4, 0), side - 1)) for value, side in ((x, width), (y, height)))
-    source = int(matches.source[row, column])
-    view = report.views[source]
-    shift = 4 * matches.flow[row, column]
-    there = in_reference(view, x + float(shift[0]), y + float(shift[1]))
-    return Place(view.reference, source, *there, float(matches.score[row, column]))
-
-
-def in_reference(view: View, x: float, y: float) -> tuple[float, float]:
-    """The place (x, y) of a view in pixels of the reference, which the view shows resized and turned."""
-    width, height = view.size
-    x, y = {0: (x, y), 90: (height - y, x), 180: (width - x, height - y), 270: (y, width - x)}[view.turn]
-    return x / view.zoom, y / view.zoom
-
-
-def rgb(photo: Photo) -> np.ndarray:
-    """Colours as (H, W, 3) uint8."""
-    return to_8_bit(photo.rgb())

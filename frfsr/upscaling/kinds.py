@@ -31,6 +31,9 @@ def as_photos(image: PhotoLike, name: str) -> list[Photo]:
         image: see `PhotoLike`.
         name: what messages call it, where it has no path.
 
+    Returns:
+        The photos.
+
     Raises:
         UserError: it is of no known kind, or its shape, type or values are not those of an image.
     """

@@ -28,6 +28,9 @@ def budget(limit: int | None, device: torch.device, held: int = 0) -> int:
         limit: of the whole process, or None for what is free.
         device: whose memory counts.
         held: bytes that the process holds there and that are not counted as taken.
+
+    Returns:
+        Bytes.
     """
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] + held
@@ -60,7 +63,14 @@ def resident() -> int:
 
 
 def is_exhausted(error: Exception) -> bool:
-    """Whether an exception says that memory ran out; on a CPU PyTorch raises a bare RuntimeError."""
+    """Tell whether an exception says that memory ran out; on a CPU PyTorch has a bare RuntimeError for it.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        Whether it does.
+    """
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
@@ -80,6 +90,9 @@ def tile_side(model: Network, bytes_free: int, longest: int) -> int:
         model: whose `halo` they see beyond.
         bytes_free: for one tile.
         longest: side of the photo, which no tile needs to exceed.
+
+    Returns:
+        LR pixels.
 
     Raises:
         UserError: not even the smallest tile fits.

@@ -63,7 +63,17 @@ def parse_views(text: str) -> Literal["auto", "off"] | int:
 
 
 def parse_memory(text: str) -> int:
-    """Read an amount of memory like 2GB, 800M or 2.5g; raises UserError."""
+    """Read an amount of memory.
+
+    Args:
+        text: like 2GB, 800M or 2.5g.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        UserError: it is none.
+    """
     if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)):
         raise UserError(f"{text!r} is no amount of memory: write for example 2GB or 800MB.")
     return int(float(found[1]) * UNITS[found[2].upper()])

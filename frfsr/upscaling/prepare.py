@@ -70,6 +70,9 @@ class Preparation:
         Args:
             lr: (1, 3, h, w), RGB in [0, 1].
             images: (1, 3, H, W) each, likewise; only one at a time is looked at.
+
+        Returns:
+            The encoded references; None without any.
         """
         if not images or self.options.strength == 0 or self.model.max_references == 0:
             self.kept.keep([])

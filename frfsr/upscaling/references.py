@@ -39,8 +39,10 @@ SURE = 0.06  # coherence from which on a reference is resized or turned
 class Found(NamedTuple):
     """What one view shows.
 
-    coherence: 0 ... 1; zoom: at which its matches would keep their distances; exact: the share of neighbours that keep
-    theirs exactly, which falls faster with a wrong zoom.
+    Attributes:
+        coherence: 0 ... 1.
+        zoom: at which its matches would keep their distances.
+        exact: the share of neighbours that keep theirs exactly, which falls faster with a wrong zoom.
     """
 
     coherence: float
@@ -118,6 +120,9 @@ def coherence(flow: Tensor, zoom: float) -> Found:
     Args:
         flow: (h, w, 2) as (x, y).
         zoom: of the view.
+
+    Returns:
+        Shares of neighbours, and the zoom.
     """
     kept, exact, far, drift = 0, 0, 0, 0.0
     for axis, (down, right) in enumerate(((0, STEP), (STEP, 0))):
@@ -149,6 +154,9 @@ def choose(number: int, found: dict[tuple[int, float], Found], most: int) -> lis
         number: of the reference.
         found: of `search`.
         most: how many at most.
+
+    Returns:
+        At least one.
     """
     if not found:
         return [View(number)]

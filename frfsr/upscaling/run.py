@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import count
 from math import ceil
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,30 +18,19 @@ from frfsr import atlas
 from frfsr.base import require_refining
 from frfsr.degrade import SCALE, upscale_bicubic
 from frfsr.errors import UserError
-from frfsr.network import Correspondence, Network, SRResult
+from frfsr.network import Network, SRResult
 from frfsr.pixels import to_pixels
 from frfsr.upscaling import memory
+from frfsr.upscaling.matches import Matches
 from frfsr.upscaling.options import SMALLEST_TILE, Options, Report, View, duration
 from frfsr.upscaling.prepare import EncodedReferences, Preparation
-from frfsr.upscaling.tiles import Span, spans, strips
+from frfsr.upscaling.tiles import Span, cut, place, spans, strips
 
 PAIRS_A_MINUTE = (5 * 10**9, 10**12)  # of positions that an exact search compares: one CPU core, a GPU
 LONG = 60  # seconds from which on a person wants to know
 
 Progress = bool | Callable[[int, int], object]
 """True: a bar on stderr; a function is told how many tiles are done, and of how many."""
-
-
-class Matches(NamedTuple):
-    """Where every LR pixel's texture comes from; arrays over the photo.
-
-    score: (h, w) float32, -1 ... 1; flow: (h, w, 2) float32, displacement (x, y) in LR pixels to the place in its view,
-    a quarter of the view's pixels; source: (h, w) int16, number in `Report.views`.
-    """
-
-    score: np.ndarray
-    flow: np.ndarray
-    source: np.ndarray
 
 
 class Run:
@@ -115,7 +104,22 @@ class Run:
         return encoded
 
     def render(self, lr: Tensor, upsampled: Tensor | None, encoded: Any) -> Generator[Tensor, None, bool]:
-        """`strips` after all preparations; returns False, without having yielded, if the tiles are too large."""
+        """Do what `strips` does, after all preparations.
+
+        Args:
+            lr: see `strips`.
+            upsampled: the LR enlarged, (1, 3, 4h, 4w); None if the network enlarges by itself.
+            encoded: the references.
+
+        Yields:
+            See `strips`.
+
+        Returns:
+            Whether it was done; False, without having yielded, if the tiles are too large.
+
+        Raises:
+            UserError: out of memory with the smallest tiles.
+        """
         rows, columns = self.spans(lr)
         self.tiles, begun, clock, done = len(rows) * len(columns), False, monotonic(), count(1)
         with tqdm(total=self.tiles, desc="upscale", unit="tile", disable=self.progress is not True) as steps:
@@ -123,7 +127,8 @@ class Run:
             def tile(row: Span, column: Span) -> Tensor:
                 enlarged = None if upsampled is None else cut(upsampled, row, column, SCALE).to(self.weight)
                 result = self.super_resolve(cut(lr, row, column).to(self.weight), place(encoded, row, column), enlarged)
-                self.remember(result.correspondence, row, column)
+                if result.correspondence is not None and self.matches is not None:
+                    self.matches.keep(result.correspondence, row, column)
                 steps.update()
                 if callable(self.progress):
                     self.progress(next(done), self.tiles)
@@ -148,7 +153,14 @@ class Run:
         return begun
 
     def require_image(self, strip: Tensor) -> None:
-        """Raise UserError for NaN or infinite values."""
+        """Refuse what is no image.
+
+        Args:
+            strip: of the result.
+
+        Raises:
+            UserError: it has NaN or infinite values.
+        """
         if not strip.isfinite().all():
             half = self.weight.dtype == torch.float16
             remedy = "compute in float32 or bfloat16" if half else "its weights are of no use, take others"
@@ -176,12 +188,7 @@ class Run:
         """Decide the tiles, and make room for what is remembered of them."""
         self.tile = min(size, max(lr.shape[-2:]))
         if self.views:
-            height, width = lr.shape[-2:]
-            self.matches = Matches(
-                np.zeros((height, width), np.float32),
-                np.zeros((height, width, 2), np.float32),
-                np.zeros((height, width), np.int16),
-            )
+            self.matches = Matches.none_yet(*lr.shape[-2:])
 
     def spans(self, lr: Tensor) -> tuple[list[Span], list[Span]]:
         """Rows and columns of tiles."""
@@ -205,20 +212,6 @@ class Run:
         alone = self.model(lr, None, upsampled, **given).image
         return result._replace(image=torch.lerp(alone, result.image, self.options.strength))
 
-    def remember(self, found: Correspondence | None, row: Span, column: Span) -> None:
-        """Keep a tile's matches for the report."""
-        if found is None or self.matches is None:
-            return
-        inside = (
-            slice(row.first - row.start, row.last - row.start),
-            slice(column.first - column.start, column.last - column.start),
-        )
-        there = (slice(row.first, row.last), slice(column.first, column.last))
-        self.matches.score[there] = found.score[0][inside].float().cpu()
-        self.matches.flow[there] = found.flow[0][inside].float().cpu()
-        if found.source is not None:
-            self.matches.source[there] = found.source[0][inside].cpu()
-
     def report(self) -> Report:
         """What was done."""
         views, confidence = self.views, None
@@ -227,18 +220,6 @@ class Run:
             views = [replace(view, share=float(count)) for view, count in zip(views, counts, strict=True)]
             confidence = float(self.matches.score.mean())
         return Report(tuple(views), self.tile, self.tiles, confidence, tuple(self.notes), tuple(self.warnings))
-
-
-def place(encoded: Any, row: Span, column: Span) -> Any:
-    """Tell encoded references where the tile lies in the photo."""
-    if "corner" in getattr(encoded, "_fields", ()):
-        return encoded._replace(corner=(row.start, column.start))
-    return encoded
-
-
-def cut(image: Tensor, row: Span, column: Span, scale: int = 1) -> Tensor:
-    """What a tile sees of an image (..., scale * h, scale * w)."""
-    return image[..., scale * row.start : scale * row.stop, scale * column.start : scale * column.stop]
 
 
 def enlarged_8_bit(lr: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ def spans(size: int, tile: int, halo: int) -> list[Span]:
         size: of the image along the axis, at least 1.
         tile: what a tile keeps of itself, at most; more than FADE.
         halo: pixels that it sees beyond, where the image has them.
+
+    Returns:
+        The tiles from the first pixel to the last.
     """
     count = 1 if size <= tile else ceil((size - FADE) / (tile - FADE))
     firsts = [i * (size - FADE) // count for i in range(count)]
@@ -48,7 +51,8 @@ def strips(rows: Sequence[Span], columns: Sequence[Span], render: Callable[[Span
     """Join tiles.
 
     Args:
-        rows, columns: as `spans` makes them.
+        rows: as `spans` makes them.
+        columns: as `spans` makes them.
         render: (row, column) -> the result (C, 4h, 4w) for all that the tile sees.
 
     Yields:
@@ -85,3 +89,25 @@ def ramp(span: Span, all_spans: Sequence[Span]) -> Tensor:
     if span is not all_spans[-1]:
         weight[-SCALE * FADE :] = 1 - rise
     return weight
+
+
+def cut(image: Tensor, row: Span, column: Span, scale: int = 1) -> Tensor:
+    """Cut what a tile sees of an image.
+
+    Args:
+        image: (..., scale * h, scale * w).
+        row: of the tile, in LR pixels.
+        column: of the tile, in LR pixels.
+        scale: of the image.
+
+    Returns:
+        The part of it.
+    """
+    return image[..., scale * row.start : scale * row.stop, scale * column.start : scale * column.stop]
+
+
+def place(encoded: Any, row: Span, column: Span) -> Any:
+    """Tell encoded references where the tile lies in the photo."""
+    if "corner" in getattr(encoded, "_fields", ()):
+        return encoded._replace(corner=(row.start, column.start))
+    return encoded

@@ -8,26 +8,27 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from frfsr.architectures import load
-from frfsr.base import load_base
+from frfsr.base import load_with_base
 from frfsr.degrade import SCALE
-from frfsr.errors import UserError
 from frfsr.imageio import Photo
 from frfsr.imageio.alpha import restore_flat
 from frfsr.imageio.read import Source
 from frfsr.network import Network
 from frfsr.pixels import full_range, rounded, to_pixels, to_tensor
 from frfsr.upscaling.kinds import PhotoLike, as_photos, as_references, in_kind_of
+from frfsr.upscaling.matches import Matches
 from frfsr.upscaling.options import DEFAULTS, Options, Report
 from frfsr.upscaling.prepare import EncodedReferences
-from frfsr.upscaling.run import Matches, Progress, Run
+from frfsr.upscaling.run import Progress, Run
 
 
 class Upscaled(NamedTuple):
-    """What a run returns.
+    """The result of a run.
 
-    photo: (4h, 4w, C), as the input; report: what was done for it; matches: where the textures come from, None without
-    references.
+    Attributes:
+        photo: (4h, 4w, C), as the input.
+        report: what was done for it.
+        matches: where the textures come from, None without references.
     """
 
     photo: Photo
@@ -123,6 +124,9 @@ def upscale(
             its image instead of one of its own.
         **options: fields of `frfsr.upscaling.options.Options`.
 
+    Returns:
+        The enlarged photo, (4h, 4w) pixels.
+
     Raises:
         UserError: an unreadable image, values or a shape that are none, an unknown model, a device that does not
             exist, a setting out of range.
@@ -136,26 +140,9 @@ def upscale(
     settings = Options(**options)
     photos = as_photos(lr, "the photo")
     sharp = as_references(references, len(photos))
-    network, single = open_networks(model, base, device, dtype)
+    network, refined = load_with_base(model, base, device, dtype)
     pairs = zip(photos, sharp, strict=True)
-    return in_kind_of(lr, [upscale_photo(photo, own, network, settings, base=single).photo for photo, own in pairs])
-
-
-def open_networks(
-    model: Network | str | Path, base: Network | str | Path | None, device: str | None = None, dtype: str | None = None
-) -> tuple[Network, Network | None]:
-    """The networks of names, and loaded ones as they are; arguments as for `upscale`.
-
-    Raises:
-        UserError: there is no such model, or a base that is no single-image network.
-    """
-    network = load(model, device, dtype) if isinstance(model, str | Path) else model
-    if not isinstance(network, Network):
-        raise UserError(f"a {type(network).__name__} is no network of frfsr: give one that `frfsr.load` loads.")
-    single = load_base(base, network) if isinstance(base, str | Path) else base
-    if single is not None and not (isinstance(single, Network) and single.max_references == 0):
-        raise UserError(f"a {type(single).__name__} is no single-image network, which a base must be.")
-    return network, single
+    return in_kind_of(lr, [upscale_photo(photo, own, network, settings, base=refined).photo for photo, own in pairs])
 
 
 def upscale_photo(
@@ -180,6 +167,9 @@ def upscale_photo(
         names: of the references, for messages.
         progress: True shows a bar on stderr; a function is told the tiles that are done, and of how many.
         kept: encoded references of the photo before, by the same model; those of this one are left there.
+
+    Returns:
+        The enlarged photo, and what was done for it.
 
     Raises:
         UserError: out of memory, a result that is no image, or `model` refines no other network's image.

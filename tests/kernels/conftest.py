@@ -55,8 +55,11 @@ class Compiled:
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, "gfx942": 64 * 1024}
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
 TRITON_NAMES = {
-    **{torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"},
-    **{torch.int32: "i32", torch.int64: "i64"},
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int32: "i32",
+    torch.int64: "i64",
 }
 
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from frfsr.checkpoints import Names
+from frfsr.states import Names
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 MANIFESTS = ("manifest_peers.json", "manifest.json")
@@ -126,3 +126,21 @@ def watch_probes(compare) -> Callable[..., list[str]]:
         return list(watched)
 
     return watch_probes
+
+
+@pytest.fixture
+def compare_gradients(compare) -> Callable[..., None]:
+    """compare_gradients(network, case, dtype, names): the gradients that a case stores of some parameters.
+
+    names: published name -> ours, or ours and the part that is stored.
+    """
+
+    def compare_gradients(
+        network: nn.Module, case: PeerCase, dtype: torch.dtype, names: dict[str, str | tuple[str, Any]]
+    ) -> None:
+        for theirs, place in names.items():
+            ours, part = (place, ...) if isinstance(place, str) else place
+            gradient = network.get_parameter(ours).grad[part]
+            compare(f"{case.name} grad.{theirs}", gradient, case[f"grad.{theirs}"], case.gradient_tolerance(dtype))
+
+    return compare_gradients

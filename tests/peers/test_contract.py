@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from frfsr.checkpoints import published_key
 from frfsr.errors import UserError
 from frfsr.peers import crossnet, ssen, ttsr, wtrn
 from frfsr.reuse import FeatureReuse
+from frfsr.states import published_key
 
 
 class Peer(NamedTuple):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from frfsr.architectures import load
-from frfsr.checkpoints import published_key
 from frfsr.errors import UserError
 from frfsr.network import Network, Rates
 from frfsr.peers import c2_matching, datsr, masa
 from frfsr.published import extractor_names
+from frfsr.states import published_key
 
 
 @dataclass(frozen=True)

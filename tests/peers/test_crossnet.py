@@ -29,7 +29,7 @@ def test_warp(peer_case, compare, dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
-def test_complete_network(peer_case, compare, watch_probes, golden_rule, dtype) -> None:
+def test_complete_network(peer_case, compare, compare_gradients, watch_probes, golden_rule, dtype) -> None:
     case = peer_case("23_crossnet_a")
     network = from_published(case.state).to(dtype)
     upsampled, super_resolved, reference = (case[name].to(dtype) for name in INPUTS)
@@ -55,6 +55,4 @@ def test_complete_network(peer_case, compare, watch_probes, golden_rule, dtype) 
     compare(f"{case.name} out", result.image, case["out"])
     seed = case.entry["seed"]
     result.image.backward(golden_rule.golden_tensor("grad_out", result.image.shape, seed).to(dtype))
-    for theirs, ours in GRADIENTS.items():
-        gradient = network.get_parameter(ours).grad
-        compare(f"{case.name} grad.{theirs}", gradient, case[f"grad.{theirs}"], case.gradient_tolerance(dtype))
+    compare_gradients(network, case, dtype, GRADIENTS)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from frfsr.checkpoints import load_published, published_key
 from frfsr.network import Correspondence
 from frfsr.peers import datsr
 from frfsr.peers.swin import SwinBody, SwinSizes
+from frfsr.states import load_published, published_key
 
 PRECISIONS = (torch.float64, torch.float32)
 ACTIVATED = tuple(f"dyn_agg_restore.{stage}_dyn_agg" for stage in datsr.STAGES)  # here with the activation after

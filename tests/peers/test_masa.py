@@ -5,9 +5,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from frfsr.network import pad_sides, resize_as_pillow
+from frfsr.network import resize_as_pillow
 from frfsr.peers import masa
 from frfsr.peers.masa_matching import match_blocks
+from frfsr.pixels import pad_sides
 
 PRECISIONS = (torch.float64, torch.float32)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from frfsr.errors import UserError
+from frfsr.peers.layers import tensorflow_bicubic
 from frfsr.peers.single_image import (
     DIV2K_MEAN,
     EDSR,
@@ -16,7 +17,6 @@ from frfsr.peers.single_image import (
     SRCNNConfig,
     SRResNet,
     recognise,
-    tensorflow_bicubic,
 )
 from frfsr.pixels import luma
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from frfsr.checkpoints import published_key
 from frfsr.errors import UserError
 from frfsr.peers import srntt, srntt_tf
 from frfsr.peers.srntt import SRNTT, SRNTTConfig, Swapped, match, swap
+from frfsr.states import published_key
 
 LAYERS = {"relu1_1": 4, "relu2_1": 2, "relu3_1": 1}
 SUBSETS = {

@@ -17,7 +17,7 @@ GRADIENTS = {
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("name", ["24_ssen_add_a", "24_ssen_concat_b2"])
-def test_complete_network(peer_case, compare, watch_probes, name, dtype) -> None:
+def test_complete_network(peer_case, compare, compare_gradients, watch_probes, name, dtype) -> None:
     case = peer_case(name)
     network = from_published(case.state).to(dtype)
     lr, reference = (case[image].to(dtype).requires_grad_() for image in ("lr", "ref"))
@@ -35,8 +35,7 @@ def test_complete_network(peer_case, compare, watch_probes, name, dtype) -> None
     tolerance = case.gradient_tolerance(dtype)
     compare(f"{name} grad.lr", lr.grad, case["grad.lr"], tolerance)
     compare(f"{name} grad.ref", reference.grad[..., ::2, ::2], case["grad.ref_sub"], tolerance)
-    for theirs, ours in GRADIENTS.items():
-        compare(f"{name} grad.{theirs}", network.get_parameter(ours).grad, case[f"grad.{theirs}"], tolerance)
+    compare_gradients(network, case, dtype, GRADIENTS)
 
 
 def test_a_non_local_block_starts_as_the_identity() -> None:

@@ -11,9 +11,9 @@ from frfsr.peers.ttsr import TTSR, TTSRConfig, from_published, names, transferal
 
 PRECISIONS = (torch.float64, torch.float32)
 INPUTS = ("lr", "lrsr", "ref", "refsr")
-# Parameters whose gradients a case stores: our name, the part that is stored.
+# Parameters whose gradients a case stores: our name, and the part that is stored.
 GRADIENTS = {
-    "LTE.slice1.0.weight": ("encoder.conv1_1.weight", ...),
+    "LTE.slice1.0.weight": "encoder.conv1_1.weight",
     "LTE.slice3.10.weight": ("encoder.conv3_1.weight", (slice(None, None, 16), slice(None, None, 8))),
     "MainNet.conv11_head.weight": (
         "main.stages.0.attention.conv.weight",
@@ -23,7 +23,7 @@ GRADIENTS = {
         "main.stages.2.attention.conv.weight",
         (slice(None, None, 4), slice(None, None, 8)),
     ),
-    "MainNet.merge_tail.conv_tail2.weight": ("main.tail.1.weight", ...),
+    "MainNet.merge_tail.conv_tail2.weight": "main.tail.1.weight",
 }
 
 
@@ -60,7 +60,7 @@ def from_unit(image: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("name", ["20_ttsr_a", "20_ttsr_b2"])
-def test_complete_network(peer_case, compare, watch_probes, name, dtype) -> None:
+def test_complete_network(peer_case, compare, compare_gradients, watch_probes, name, dtype) -> None:
     case = peer_case(name)
     network = from_published(case.state).to(dtype)
     lr, upsampled, reference, blurred = (from_unit(case[image].to(dtype)) for image in INPUTS)
@@ -80,11 +80,8 @@ def test_complete_network(peer_case, compare, watch_probes, name, dtype) -> None
         return
 
     result.image.backward(2 * case["grad_out"].to(dtype), retain_graph=True)
-    tolerance = case.gradient_tolerance(dtype)
-    compare(f"{name} grad.lr", lr.grad / 2, case["grad.lr"], tolerance)
-    for theirs, (ours, part) in GRADIENTS.items():
-        gradient = network.get_parameter(ours).grad[part]
-        compare(f"{name} grad.{theirs}", gradient, case[f"grad.{theirs}"], tolerance)
+    compare(f"{name} grad.lr", lr.grad / 2, case["grad.lr"], case.gradient_tolerance(dtype))
+    compare_gradients(network, case, dtype, GRADIENTS)
     for norm in ("l1", "l2"):
         for weighted, suffix in ((False, "plain"), (True, "S")):
             loss = transferal_perceptual_loss(network, result.image, found, norm, weighted)

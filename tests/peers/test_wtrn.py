@@ -19,7 +19,7 @@ GRADIENTS = {
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("name", ["25_wtrn_a", "25_wtrn_b2"])
-def test_complete_network(peer_case, compare, watch_probes, name, dtype) -> None:
+def test_complete_network(peer_case, compare, compare_gradients, watch_probes, name, dtype) -> None:
     case = peer_case(name)
     network = from_published(case.state).to(dtype)
     lr, upsampled, reference, blurred = ((case[image].to(dtype) + 1) / 2 for image in INPUTS)
@@ -43,10 +43,8 @@ def test_complete_network(peer_case, compare, watch_probes, name, dtype) -> None
         return
 
     result.image.backward(2 * case["grad_out"].to(dtype))
-    tolerance = case.gradient_tolerance(dtype)
-    compare(f"{name} grad.lr", lr.grad / 2, case["grad.lr"], tolerance)
-    for theirs, ours in GRADIENTS.items():
-        compare(f"{name} grad.{theirs}", network.get_parameter(ours).grad, case[f"grad.{theirs}"], tolerance)
+    compare(f"{name} grad.lr", lr.grad / 2, case["grad.lr"], case.gradient_tolerance(dtype))
+    compare_gradients(network, case, dtype, GRADIENTS)
 
 
 def test_wavelets_keep_all_there_is() -> None:

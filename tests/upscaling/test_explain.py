@@ -11,11 +11,11 @@ import frfsr
 from frfsr.cli import main
 from frfsr.imageio import Photo, write_photo
 from frfsr.peers.single_image import SRCNN
-from frfsr.upscaling.explain import in_reference, warp
+from frfsr.upscaling.explain import warp
+from frfsr.upscaling.matches import Matches, in_reference
 from frfsr.upscaling.options import View
 from frfsr.upscaling.pictures import SOURCES, heat, source_colours
 from frfsr.upscaling.references import seen
-from frfsr.upscaling.run import Matches
 
 
 def picture(seed: int, height: int, width: int) -> Image.Image:
