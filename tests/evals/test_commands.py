@@ -32,6 +32,9 @@ def frfsr_eval(*words: str | Path) -> int:
         ["--data", "wrsr="],
         ["--data", "wrsr=x", "--views", "many"],
         ["--data", "wrsr=x", "--strength", "2"],
+        ["--data", "wrsr=x", "--search", "somehow"],
+        ["--data", "wrsr=x", "--tile", "5"],
+        ["tables", "--data", "wrsr=x", "--out", "o", "--max-memory", "much"],
         ["--data", "wrsr=x", "--references", "0"],
         ["--data", "wrsr=x", "--lr", "mine"],
         ["--data", "wrsr=x", "--lpips", "/nowhere"],
@@ -154,11 +157,13 @@ def test_models_of_every_kind_in_one_table(
     edsr.save_pretrained(tmp_path / "edsr")
     models = ["bicubic", f"ours={small_model_folder}", tmp_path / "edsr"]
     words = ["--data", f"wrsr={wrsr}", "--references", "1", "--views", "auto", "--strength", "0.5", "--device", "cpu"]
+    words += ["--tile", "32", "--search", "exact", "--max-memory", "8GB"]
     assert frfsr_eval(*words, "--models", *models, "--sisr", f"alone={tmp_path / 'edsr'}") == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split("  ")[1].strip(): line.split()[-3:-1] for line in lines[1:5]}
     assert rows.keys() == {"bicubic", "ours", "edsr", "alone"}
     assert rows["edsr"] == rows["alone"] != rows["ours"]
-    assert "networks: views auto, strength 0.5, enlarged LR 8-bit" in lines
+    engine = "search exact, tiles of 32, bytes of memory 8000000000"
+    assert f"networks: views auto, strength 0.5, enlarged LR 8-bit, {engine}" in lines
     with pytest.raises(UserError, match="no single-image network"):
         frfsr_eval(*words, "--sisr", small_model_folder)
