@@ -1,7 +1,6 @@
-"""The network's configuration, `FRFSRConfig`, one field a choice, and checks that other configurations share."""
+"""The network's configuration, `FRFSRConfig`, one field a choice."""
 
-from dataclasses import fields
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -12,44 +11,6 @@ Widths = tuple[Width, Width, Width]
 """Channels at each scale of the U-Net: large (x4, full resolution), medium (x2), small (LR resolution)."""
 Depths = tuple[Depth, Depth, Depth]
 """Blocks at each scale, likewise."""
-
-
-def require_choices(config: Any) -> None:
-    """Check the fields annotated Literal[...].
-
-    Args:
-        config: a dataclass.
-
-    Raises:
-        UserError: one holds something else.
-    """
-    for f in fields(config):
-        if getattr(config, f.name) is False and "no" in get_args(f.type):
-            setattr(config, f.name, "no")  # YAML reads a bare no as false
-        if get_origin(f.type) is Literal and getattr(config, f.name) not in get_args(f.type):
-            allowed = ", ".join(get_args(f.type))
-            raise UserError(f"{f.name} must be one of {allowed}, got {getattr(config, f.name)!r}.")
-
-
-def require_numbers(config: Any) -> None:
-    """Convert numbers like 1e-4, which YAML reads as text.
-
-    Args:
-        config: a dataclass.
-
-    Raises:
-        UserError: something is no number or no truth value where one belongs.
-    """
-    for f in fields(config):
-        value = getattr(config, f.name)
-        try:
-            if f.type is float and not isinstance(value, bool):
-                setattr(config, f.name, float(value))
-            elif f.type in (bool, int) and type(value) is not f.type:
-                raise TypeError
-        except (TypeError, ValueError):
-            kind = {bool: "true or false", int: "a whole number", float: "a number"}[f.type]
-            raise UserError(f"{f.name} must be {kind}, got {value!r}.") from None
 
 
 @settings
