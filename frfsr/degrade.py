@@ -87,12 +87,6 @@ def cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x < 2, far, 0))
 
 
-def random_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A random size x size window whose corner lies on a multiple of 4; the whole side where the image is smaller."""
-    top, left = (int(rng.integers(0, max(side - size, 0) // SCALE + 1)) * SCALE for side in image.shape[:2])
-    return image[top : top + size, left : left + size]
-
-
 def flip_rotate(image: np.ndarray, symmetry: int) -> np.ndarray:
     """Symmetry 0 ... 7 of the square: `symmetry % 4` quarter turns, then a horizontal flip from 4 on."""
     image = np.rot90(image, symmetry % 4)
