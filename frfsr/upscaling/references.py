@@ -78,7 +78,7 @@ def search(lr: Tensor, reference: Tensor, device: torch.device) -> dict[tuple[in
     if min(lr.shape[-2:]) * scale / 4 < SMALLEST:
         return {}
     texture = encoder(device)
-    photo = resize(lr.to(device), scale)
+    photo = resized(lr.to(device), scale)
     rows = max(round(ROWS * photo.shape[-2] / 4), SMALLEST)
     top = (photo.shape[-2] - 4 * rows) // 2
     photo = photo[..., top : top + 4 * rows, :]
@@ -89,7 +89,7 @@ def search(lr: Tensor, reference: Tensor, device: torch.device) -> dict[tuple[in
         size = [side * zoom * scale / 4 for side in reference.shape[-2:]]
         if min(size) < 12:
             return
-        key = texture(resize(reference.to(device), zoom * scale / 4))
+        key = texture(resized(reference.to(device), zoom * scale / 4))
         for turn in turns:
             _, index = best_patch(queries[turn], key, "valid")
             found[turn, zoom] = coherence(index_to_flow(index, key.shape[-1] - 2)[0], zoom)
@@ -180,7 +180,7 @@ def prior(turn: int, zoom: float) -> float:
 
 def seen(reference: Tensor, view: View) -> Tensor:
     """The reference (1, 3, H, W) as the view shows it."""
-    return turned(resize(reference, view.zoom), view.turn)
+    return turned(resized(reference, view.zoom), view.turn)
 
 
 def seen_size(size: Sequence[int], view: View) -> tuple[int, int]:
@@ -194,7 +194,7 @@ def turned(image: Tensor, degrees: int) -> Tensor:
     return torch.rot90(image, degrees // 90, (-2, -1)).contiguous()
 
 
-def resize(image: Tensor, factor: float) -> Tensor:
+def resized(image: Tensor, factor: float) -> Tensor:
     """Antialiased bicubic interpolation of (1, 3, H, W) in [0, 1]."""
     if factor == 1:
         return image

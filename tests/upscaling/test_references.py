@@ -10,7 +10,7 @@ from frfsr.peers import crossnet, ssen
 from frfsr.upscaling import references
 from frfsr.upscaling.options import Options, View
 from frfsr.upscaling.prepare import EncodedReferences
-from frfsr.upscaling.references import UNRELATED, Found, choose, is_unrelated, resize, search, seen
+from frfsr.upscaling.references import UNRELATED, Found, choose, is_unrelated, resized, search, seen
 from frfsr.upscaling.upscale import upscale_photo
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def texture(seed: int, height: int = 192, width: int = 256) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def photo() -> torch.Tensor:
-    return resize(texture(0), 0.25)
+    return resized(texture(0), 0.25)
 
 
 @pytest.mark.parametrize(("zoom", "turn"), [(1.0, 0), (1.0, 90), (1.4, 270)])
