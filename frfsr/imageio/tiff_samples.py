@@ -17,6 +17,7 @@ from frfsr.imageio import tiff_tags as tag
 
 NONE, LZW, DEFLATE, OLD_DEFLATE, PACK_BITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
 LIBTIFF_COMPRESSIONS = (LZW, PACK_BITS, LZMA, ZSTD)
+RARE = (LZMA, ZSTD)  # which a libtiff can be built without
 JPEG = 7
 HEADER = 8  # bytes, before which no pixels can be
 PILLOW_COMPRESSIONS = (2, 3, 4, 6, JPEG)  # fax and JPEG: pages of at most 8 bits, which libtiff decodes as a whole
@@ -166,7 +167,8 @@ def _decompress(piece: bytes, compression: int, row_bytes: int, rows: int) -> by
             return octets
         return _decompress_with_libtiff(piece, compression, row_bytes, rows)
     except (OSError, zlib.error, ValueError, SyntaxError) as error:
-        raise UserError("damaged: its pixels do not decompress.") from error
+        rare = ", or Pillow was built without this compression: save it with LZW or deflate"
+        raise UserError(f"damaged: its pixels do not decompress{rare if compression in RARE else ''}.") from error
 
 
 def _decompress_with_libtiff(piece: bytes, compression: int, row_bytes: int, rows: int) -> bytes:

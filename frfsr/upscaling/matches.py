@@ -39,10 +39,10 @@ class Matches(NamedTuple):
             slice(column.first - column.start, column.last - column.start),
         )
         there = (slice(row.first, row.last), slice(column.first, column.last))
-        self.score[there] = found.score[0][inside].float().cpu()
-        self.flow[there] = found.flow[0][inside].float().cpu()
+        self.score[there] = found.score[0][inside].float().cpu().numpy()
+        self.flow[there] = found.flow[0][inside].float().cpu().numpy()
         if found.source is not None:
-            self.source[there] = found.source[0][inside].cpu()
+            self.source[there] = found.source[0][inside].cpu().numpy()
 
 
 class Place(NamedTuple):
