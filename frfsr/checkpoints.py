@@ -187,7 +187,7 @@ def load_module(make: Callable[[], Module], files: ModelFiles) -> Module:
     """Make a module and load its weights, whose names and shapes are compared before memory is taken.
 
     Args:
-        make: builds the module; called first without memory, on the meta device.
+        make: builds the module; called without memory, on the meta device.
         files: where the weights are.
 
     Returns:
@@ -197,7 +197,9 @@ def load_module(make: Callable[[], Module], files: ModelFiles) -> Module:
         UserError: the file is damaged, does not fit the configuration, or has values that are not finite.
     """
     with torch.device("meta"):
-        expected = {name: list(value.shape) for name, value in make().state_dict().items()}
+        module = make()
+    empty = module.state_dict()
+    expected = {name: list(value.shape) for name, value in empty.items()}
     try:
         with safe_open(files.weights, "pt") as stored:
             found = {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118
@@ -209,8 +211,14 @@ def load_module(make: Callable[[], Module], files: ModelFiles) -> Module:
     broken = next((name for name, value in state.items() if not torch.isfinite(value).all()), None)
     if broken:
         raise UserError(f"{files.label} has weights that are NaN or infinite ({broken}): take other weights.")
-    module = make()
-    module.load_state_dict(state)
+    loaded = {
+        name: torch.empty_strided(kept.shape, kept.stride(), dtype=kept.dtype).copy_(state[name])
+        for name, kept in empty.items()
+    }
+    module.load_state_dict(loaded, assign=True)
+    if any(buffer.is_meta for buffer in module.buffers()):  # which are not stored
+        module = make()
+        module.load_state_dict(state)
     return module
 
 

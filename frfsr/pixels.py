@@ -64,8 +64,9 @@ def luma(image: Tensor) -> Tensor:
 
 
 def channel_constant(values: Sequence[float]) -> Tensor:
-    """Constants of the colour channels as (1, C, 1, 1), for a buffer."""
-    return rearrange(torch.tensor(values), "c -> 1 c 1 1")
+    """Constants of the colour channels as (1, C, 1, 1), for a buffer; they exist in modules without memory, too."""
+    device = "cpu" if torch.get_default_device().type == "meta" else None
+    return rearrange(torch.tensor(values, device=device), "c -> 1 c 1 1")
 
 
 def pad_sides(image: Tensor, smallest: int, multiple: int) -> Tensor:

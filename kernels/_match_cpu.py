@@ -12,6 +12,7 @@ from frfsr.kernels._constants import EPSILON, EXPONENT_LIMIT
 from frfsr.kernels._tensors import accumulator_dtype
 
 BLOCK_ELEMENTS = 2**18  # pixel products held at a time: 1 MB, so that they stay in a core's cache
+SMALL_ELEMENTS = 2**20  # pixel products of maps that are multiplied at once
 BLOCK_SIDE = 24  # rows and fewest columns of a block of the key; overlapping borders are multiplied twice
 
 
@@ -67,9 +68,42 @@ def _sum(terms: list[Tensor], out: Tensor) -> None:
 
 
 def _patch_products(query: Tensor, key: Tensor, patch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each row of query patches its inner products with the key's patches, (w, y', x'), until the next one.
+    """Inner products of patches, for one row of the query after the other or, of small maps, for all at once.
 
-    query (H, W, C), key (h, w, C).
+    Args:
+        query: (H, W, C).
+        key: (h, w, C).
+        patch_size: side.
+
+    Yields:
+        Bounds and products, valid until the next ones: (q, n), among whose n are those with every patch of the key, and
+        (q, y', x'); q are the patches of one row of the query, or of all its rows.
+    """
+    if query.shape[0] * query.shape[1] * key.shape[0] * key.shape[1] <= SMALL_ELEMENTS:
+        patches = _all_patch_products(query, key, patch_size)
+        yield patches.flatten(1), patches
+    else:
+        yield from _row_patch_products(query, key, patch_size)
+
+
+def _all_patch_products(query: Tensor, key: Tensor, patch_size: int) -> Tensor:
+    """(q, y', x') of all patches of small maps: as `_row_patch_products`, without the cost of many small steps."""
+    border = patch_size - 1
+    products = query.new_empty(*query.shape[:2], *key.shape[:2])
+    keys = rearrange(key, "h w c -> c (h w)")
+    # Row by row, so that scores do not depend on how many rows there are; with `out`, which autocast leaves alone.
+    torch.bmm(query, keys.expand(len(query), -1, -1), out=products.flatten(2))
+    for side in (1, 0):  # along x, then along y
+        length, key_length = products.shape[side] - border, products.shape[side + 2] - border
+        steps = [products.narrow(side, i, length).narrow(side + 2, i, key_length) for i in range(patch_size)]
+        products = steps[0] + steps[1] if patch_size > 1 else steps[0]
+        for step in steps[2:]:
+            products += step
+    return products.flatten(0, 1)
+
+
+def _row_patch_products(query: Tensor, key: Tensor, patch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """See `_patch_products`.
 
     The inner product of two patches is the sum of the inner products of their pixels. So pixels are multiplied once,
     a ninth of the work of multiplying patches, and the product is summed along its diagonal: over x inside the product
@@ -105,8 +139,8 @@ def patch_argmax_cpu(query: Tensor, key: Tensor, patch_size: int = 3) -> tuple[T
     compute, border = accumulator_dtype(query), patch_size - 1
     queries, query_scale = prepare(query, patch_size, compute)
     keys, key_scale = prepare(key, patch_size, compute)
-    best = torch.full_like(query_scale, -torch.inf)
-    index = torch.zeros_like(query_scale, dtype=torch.int64)
+    best = torch.full_like(query_scale, -torch.inf).flatten(1)
+    index = torch.zeros_like(best, dtype=torch.int64)
     height, width = key_scale.shape[1:]
     rows = _even(height, BLOCK_SIDE - border)
     columns = _even(width, max(BLOCK_SIDE, BLOCK_ELEMENTS // ((rows + border) * query.shape[3])) - border)
@@ -119,19 +153,22 @@ def patch_argmax_cpu(query: Tensor, key: Tensor, patch_size: int = 3) -> tuple[T
                 continue
             usable = scale[~unusable]
             extremes = torch.stack([usable.min(), usable.max()])
-            for y, (lines, patches) in enumerate(_patch_products(queries[b], block, patch_size)):
+            first = 0
+            for lines, patches in _patch_products(queries[b], block, patch_size):
+                here = slice(first, first := first + len(lines))
                 # Few blocks improve a query: only where a bound on the score allows it are scores and places computed.
                 bound = (lines.amax(dim=1, keepdim=True) * extremes).amax(dim=1)
-                candidates = (bound >= best[b, y]).nonzero()[:, 0]
+                candidates = (bound >= best[b, here]).nonzero()[:, 0]
                 if not len(candidates):
                     continue
                 similarity = (patches[candidates] * scale).masked_fill_(unusable, -torch.inf)
                 score, place = similarity.flatten(1).max(dim=1)
                 place = (row + place // columns) * width + column + place % columns
-                before, before_index = best[b, y, candidates], index[b, y, candidates]
+                before, before_index = best[b, here][candidates], index[b, here][candidates]
                 better = (score > before) | ((score == before) & (place < before_index))
-                best[b, y, candidates] = torch.where(better, score, before)
-                index[b, y, candidates] = torch.where(better, place, before_index)
+                best[b, here][candidates] = torch.where(better, score, before)
+                index[b, here][candidates] = torch.where(better, place, before_index)
+    best, index = best.view_as(query_scale), index.view_as(query_scale)
     missing = (best == -torch.inf) | (query_scale == 0)
     return (best * query_scale).float().masked_fill(missing, torch.nan), index.masked_fill(missing, 0)
 

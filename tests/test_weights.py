@@ -98,3 +98,14 @@ def test_bfloat16_costs_frfsr_tiny_no_quality():
     )
     assert not np.array_equal(exact, cast)
     assert abs(psnr_y(cast, truth) - psnr_y(exact, truth)) <= 0.02
+
+
+def test_loaded_modules_are_as_built_ones(small_model, small_model_folder):
+    loaded = type(small_model).from_pretrained(small_model_folder)
+    for one, other in ((loaded, small_model), (loaded.encoder, small_model.encoder)):
+        built, found = dict(other.named_buffers()), dict(one.named_buffers())
+        assert built.keys() == found.keys()
+        assert all(torch.equal(found[name], built[name]) for name in built)
+    for (name, found), (_, built) in zip(loaded.named_parameters(), small_model.named_parameters(), strict=True):
+        assert torch.equal(found, built), name
+        assert (found.stride(), found.requires_grad) == (built.stride(), built.requires_grad), name

@@ -278,3 +278,12 @@ def test_reference_can_be_forced(monkeypatch):
 def test_misfits_are_refused(query, key, message):
     with pytest.raises(ValueError, match=message):
         patch_argmax(query, key)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_small_maps_are_searched_at_once_and_the_same(monkeypatch, dtype):
+    query, key = (torch.randn(2, 6, *size, dtype=dtype) for size in ((7, 9), (11, 8)))
+    at_once = patch_argmax_cpu(query, key)
+    monkeypatch.setattr(_match_cpu, "SMALL_ELEMENTS", 0)
+    for one, other in zip(at_once, patch_argmax_cpu(query, key), strict=True):
+        assert torch.equal(one, other)
