@@ -138,7 +138,7 @@ def test_what_it_makes_itself(name) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["ttsr", "wtrn"])
 def test_several_references(name) -> None:
-    """Each is matched alone, the best match counts, and their order is of no importance."""
+    """Each is matched alone, one's match counts at each place, and their order is of no importance."""
     network = small(name).double()
     low, one = images(2, (9, 8), (33, 40), torch.float64)
     sharp = [one, one.flip(2, 3)[..., :20]]
@@ -148,9 +148,8 @@ def test_several_references(name) -> None:
     both, turned = network(low, encoded), network(low, encoded[::-1])
     torch.testing.assert_close(turned.image, both.image)
     found, expected = both.correspondence, [result.correspondence for result in alone]
-    assert torch.equal(found.score, torch.maximum(expected[0].score, expected[1].score))
     assert found.source.unique().tolist() == [0, 1]
-    for field in ("index", "flow"):
+    for field in ("score", "index", "flow"):
         each = torch.stack([getattr(result, field) for result in expected])
         source = found.source.reshape(1, *found.source.shape, *[1] * (each.dim() - 4)).expand(1, *each.shape[1:])
         assert torch.equal(getattr(found, field), each.gather(0, source)[0])
