@@ -1,6 +1,7 @@
 """From a configuration to data, a network and its initial weights."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -86,11 +87,8 @@ def build_network(values: Mapping[str, Any]) -> Network:
     module = find_architecture(name).module
     if not issubclass(module, Network):
         raise UserError(f"{name} is only a part of a network: there is nothing to train by a recipe.")
-    presets = {
-        key: getattr(module.config_class, key)
-        for key, value in vars(module.config_class).items()
-        if isinstance(value, classmethod) and not key.startswith("_")
-    }
+    constructors = inspect.getmembers(module.config_class, inspect.ismethod)  # class methods, inherited ones too
+    presets = {key: method for key, method in constructors if not key.startswith("_")}
     if preset is not None and preset not in presets:
         raise UserError(f"unknown preset {preset!r} of {name}: use {', '.join(presets) or 'none'}.")
     return module.of(presets[preset](**changes) if preset else from_mapping(module.config_class, changes))
