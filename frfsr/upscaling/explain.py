@@ -25,8 +25,9 @@ from frfsr.upscaling.kinds import PhotoLike, as_photos, as_references, several
 from frfsr.upscaling.matches import Matches, Place, matched_place
 from frfsr.upscaling.options import DEFAULTS, Options, Report
 from frfsr.upscaling.pictures import SOURCES, blend, heat, position_colours, source_colours
+from frfsr.upscaling.prepare import color_tensor
 from frfsr.upscaling.references import seen
-from frfsr.upscaling.upscale import color_tensor, upscale_photo
+from frfsr.upscaling.upscale import upscale_photo
 
 GRID = 8  # regions along the photo's longer side, for the numbers
 VISIBLE = 2  # levels of 255: what differs by more counts as changed

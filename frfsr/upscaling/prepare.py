@@ -7,10 +7,13 @@ from hashlib import blake2b
 from math import prod
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from frfsr import atlas
+from frfsr.imageio import Photo
 from frfsr.network import Network, ReferenceFeatures
+from frfsr.pixels import to_tensor
 from frfsr.upscaling import memory, references
 from frfsr.upscaling.options import Options, View
 
@@ -64,12 +67,12 @@ class Preparation:
         self.notes: list[str] = []
         self.warnings: list[str] = []
 
-    def encode(self, lr: Tensor, images: Sequence[Tensor]) -> Any:
+    def encode(self, lr: Tensor, images: Sequence[Photo]) -> Any:
         """Encode what is used of the references: as the network takes them, or None without any.
 
         Args:
             lr: (1, 3, h, w), RGB in [0, 1].
-            images: (1, 3, H, W) each, likewise; only one at a time is looked at.
+            images: the references; only one at a time becomes a tensor, which takes four times what the photo does.
 
         Returns:
             The encoded references; None without any.
@@ -78,7 +81,7 @@ class Preparation:
             self.kept.keep([])
             return None
         views = self.choose_views(lr, images)
-        sizes = [image.shape[-2:] for image in images]
+        sizes = [image.pixels.shape[:2] for image in images]
         factor = self.fitting(views, sizes)
         if factor < 1:
             self.notes.append(f"references are reduced to {factor:.0%} of their size to fit into the memory")
@@ -94,9 +97,9 @@ class Preparation:
         several = self.model.max_references is None and isinstance(encoded[0], ReferenceFeatures)
         return atlas.lay_out(encoded) if several else encoded[0]
 
-    def encode_view(self, images: Sequence[Tensor], view: View) -> Any:
+    def encode_view(self, images: Sequence[Photo], view: View) -> Any:
         """Encode a reference as a view shows it."""
-        return self.model.encode_reference(references.seen(images[view.reference], view).to(self.weight))
+        return self.model.encode_reference(references.seen(color_tensor(images[view.reference]), view).to(self.weight))
 
     def fitting(self, views: Sequence[View], sizes: Sequence[tuple[int, ...]]) -> float:
         """By which all views are reduced, so that they fit into the memory; at most 1."""
@@ -109,14 +112,14 @@ class Preparation:
         wanted = sum(view.zoom**2 * prod(sizes[view.reference]) for view in views)
         return min(1.0, (most / wanted) ** 0.5)
 
-    def choose_views(self, lr: Tensor, images: Sequence[Tensor]) -> list[View]:
+    def choose_views(self, lr: Tensor, images: Sequence[Photo]) -> list[View]:
         """What of each reference is used."""
         if self.options.views == "off" or not self.model.takes_views:
             return self.as_many_as_it_takes([View(number) for number in range(len(images))])
         most = 1 if self.options.views == "auto" else self.options.views
         chosen = []
         for number, image in enumerate(images):
-            found = references.search(lr, image, self.weight.device)
+            found = references.search(lr, color_tensor(image), self.weight.device)
             if found and references.is_unrelated(found):
                 self.warnings.append(
                     f"{self.name(number)} seems to show nothing of the photo: only similar textures are taken from it."
@@ -137,6 +140,14 @@ class Preparation:
         return self.names[number] if number < len(self.names) else f"reference {number + 1}"
 
 
-def digest(image: Tensor) -> bytes:
-    """Tells images apart by their values."""
-    return blake2b(image.contiguous().numpy().data, digest_size=16).digest()
+def digest(photo: Photo) -> bytes:
+    """Tells photos apart by their pixels."""
+    pixels = np.ascontiguousarray(photo.pixels)
+    known = blake2b(f"{pixels.shape} {pixels.dtype}".encode(), digest_size=16)
+    known.update(pixels.data)
+    return known.digest()
+
+
+def color_tensor(photo: Photo) -> Tensor:
+    """The colour of a photo as (1, 3, H, W) float32 RGB in [0, 1], continued into what is transparent."""
+    return to_tensor(photo.filled_rgb())[None]

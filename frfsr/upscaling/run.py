@@ -18,6 +18,7 @@ from frfsr import atlas
 from frfsr.base import require_refining
 from frfsr.degrade import SCALE, upscale_bicubic
 from frfsr.errors import UserError
+from frfsr.imageio import Photo
 from frfsr.network import Network, SRResult
 from frfsr.pixels import to_pixels
 from frfsr.upscaling import memory
@@ -66,12 +67,12 @@ class Run:
         self.matches: Matches | None = None
 
     @torch.inference_mode()
-    def strips(self, lr: Tensor, images: Sequence[Tensor]) -> Iterator[Tensor]:
+    def strips(self, lr: Tensor, images: Sequence[Photo]) -> Iterator[Tensor]:
         """Compute the result.
 
         Args:
             lr: (1, 3, h, w) RGB in [0, 1].
-            images: the references, (1, 3, H, W) each, RGB in [0, 1].
+            images: the references, of any sizes.
 
         Yields:
             The image (3, 4h, 4w) from top to bottom in strips, float32, on the CPU, not clamped.
@@ -96,7 +97,7 @@ class Run:
         if self.tile < min(size, max(lr.shape[-2:])):
             self.notes.append(f"memory ran out: tiles of {self.tile} pixels instead of {size}")
 
-    def prepare(self, lr: Tensor, images: Sequence[Tensor]) -> Any:
+    def prepare(self, lr: Tensor, images: Sequence[Photo]) -> Any:
         """Encode what is used of the references; None without any."""
         preparation = Preparation(self.model, self.options, self.names, self.kept)
         encoded = preparation.encode(lr, images)

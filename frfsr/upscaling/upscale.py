@@ -14,11 +14,11 @@ from frfsr.imageio import Photo
 from frfsr.imageio.alpha import restore_flat
 from frfsr.imageio.read import Source
 from frfsr.network import Network
-from frfsr.pixels import full_range, rounded, to_pixels, to_tensor
+from frfsr.pixels import full_range, rounded, to_pixels
 from frfsr.upscaling.kinds import PhotoLike, as_photos, as_references, in_kind_of
 from frfsr.upscaling.matches import Matches
 from frfsr.upscaling.options import DEFAULTS, Options, Report
-from frfsr.upscaling.prepare import EncodedReferences
+from frfsr.upscaling.prepare import EncodedReferences, color_tensor
 from frfsr.upscaling.run import Progress, Run
 
 
@@ -34,19 +34,6 @@ class Upscaled(NamedTuple):
     photo: Photo
     report: Report
     matches: Matches | None
-
-
-class Converted(Sequence[Tensor]):
-    """Photos as tensors of colour, each made when it is asked for: it takes four times what the photo does."""
-
-    def __init__(self, photos: Sequence[Photo]):
-        self.photos = photos
-
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def __getitem__(self, number: int) -> Tensor:  # type: ignore[override]
-        return color_tensor(self.photos[number])
 
 
 @overload
@@ -181,17 +168,12 @@ def upscale_photo(
     color = result[..., : channels - photo.has_alpha]
     run = Run(model, options, base, names, progress=progress, kept=kept)
     top = 0
-    for strip in run.strips(color_tensor(photo), Converted(references)):
+    for strip in run.strips(color_tensor(photo), references):
         color[top : top + strip.shape[1]] = to_pixels(strip, color.shape[2], color.dtype)
         top += strip.shape[1]
     if photo.has_alpha:
         restore_flat(color, photo.filled_rgb()[..., : color.shape[2]])
     return Upscaled(photo._replace(pixels=result), run.report(), run.matches)
-
-
-def color_tensor(photo: Photo) -> Tensor:
-    """The colour of a photo as (1, 3, H, W) float32 RGB in [0, 1], continued into what is transparent."""
-    return to_tensor(photo.filled_rgb())[None]
 
 
 def enlarge_alpha(alpha: np.ndarray) -> np.ndarray:

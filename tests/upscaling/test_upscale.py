@@ -15,8 +15,9 @@ from frfsr.errors import UserError
 from frfsr.imageio import Photo
 from frfsr.pixels import to_pixels
 from frfsr.upscaling.options import Options
+from frfsr.upscaling.prepare import color_tensor
 from frfsr.upscaling.tiles import FADE, spans
-from frfsr.upscaling.upscale import color_tensor, upscale_photo
+from frfsr.upscaling.upscale import upscale_photo
 
 
 def random_image(mode: str, height: int, width: int) -> Image.Image:
