@@ -31,6 +31,8 @@ ARCHITECTURES = (
     "enhancenet",
 )
 """Keys of `frfsr.architectures.ARCHITECTURES`."""
+HUB_NAME = r"[\w.-]+/[\w.-]+"
+"""Pattern of OWNER/NAME."""
 
 
 def require_known(kind: str, name: str, names: Sequence[str]) -> None:

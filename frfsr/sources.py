@@ -26,11 +26,12 @@ from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from frfsr import packs
 from frfsr.errors import UserError
 from frfsr.layouts import IMAGE_SUFFIXES, Fault, FilePair, Layout, scan
+from frfsr.names import HUB_NAME
 from frfsr.splits import named_split, of_split, split_folder
 
 Rows = Dataset | IterableDataset
 Source = str | Path | Dataset | IterableDataset | DatasetDict | IterableDatasetDict
-HUB_ID = r"([\w.-]+/[\w.-]+)(?:@([^@\s]+))?"  # name, revision; names without an owner are old, and hold no pairs
+HUB_ID = rf"({HUB_NAME})(?:@([^@\s]+))?"  # name, revision; names without an owner are old, and hold no pairs
 
 
 class Pairs(NamedTuple):

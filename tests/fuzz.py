@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +31,7 @@ from frfsr.imageio.photo import to_8_bit, turn_upright
 from frfsr.imageio.write import LONGEST_SIDE
 
 FINDINGS = Path("fuzz-findings")
+GOOD = "refused", "read", "compared", "warned"
 MAX_PIXELS = 2**22  # a limit of 34 MB decoded
 SLOWEST = 10.0  # seconds
 MOST_MEMORY = 1024  # MiB above the beginning
@@ -261,13 +262,19 @@ def compare(photo: Photo, data: bytes) -> str:
     return "compared" if min(differences) <= CLOSE else f"garbage, {min(differences):.0f} of 255 away"
 
 
-def run(count: int, seed: int = 0, findings: Path | None = None) -> Tally:
-    """Try `count` mutated files; culprits are saved in the folder `findings`, if one is given."""
+def run(
+    count: int,
+    seed: int = 0,
+    findings: Path | None = None,
+    judge: Callable[[str, bytes], str] = lambda name, data: verdict(data),
+    good: Collection[str] = GOOD,
+) -> Tally:
+    """Try `count` mutated files: what `judge` says of each must be `good`; culprits are saved in `findings`."""
     tally = Tally(Counter(), [])
     for name, data in cases(count, seed):
-        outcome = verdict(data)
+        outcome = judge(name, data)
         tally.outcomes[outcome.split()[0].strip(",")] += 1
-        if outcome not in ("refused", "read", "compared", "warned"):
+        if outcome not in good:
             tally.findings.append(f"{name}: {outcome}")
             if findings:
                 findings.mkdir(exist_ok=True)
@@ -275,13 +282,13 @@ def run(count: int, seed: int = 0, findings: Path | None = None) -> Tally:
     return tally
 
 
-def main() -> int:
+def main(trial: Callable[[int, int, Path], Tally] = run, what: str = "files") -> int:
     """Run from the command line; exit code 1 for findings."""
     count, seed = (int(value) for value in (*sys.argv[1:], "5000", "0")[: max(2, len(sys.argv) - 1)][:2])
     start = time.monotonic()
-    tally = run(count, seed, FINDINGS)
+    tally = trial(count, seed, FINDINGS)
     print(*tally.findings, sep="\n")
-    print(f"{count} files in {time.monotonic() - start:.0f} s:", dict(tally.outcomes))
+    print(f"{count} {what} in {time.monotonic() - start:.0f} s:", dict(tally.outcomes))
     return 1 if tally.findings else 0
 
 

@@ -111,32 +111,12 @@ def unclear(answer: str, least: int = 0) -> str | None:
     return None
 
 
-def run(count: int, seed: int, model: str, findings: Path | None = None) -> fuzz.Tally:
-    """Try `count` mutated files; culprits are saved in the folder `findings`, if one is given."""
-    tally = fuzz.Tally(fuzz.Counter(), [])
+def run(count: int, seed: int, findings: Path | None = None, model: str = "frfsr-tiny") -> fuzz.Tally:
+    """Try mutated files over the page; see `fuzz.run`."""
     with tempfile.TemporaryDirectory() as folder:
-        page = Page(Path(folder), model)
-        for name, data in fuzz.cases(count, seed):
-            outcome = page.verdict(name, data)
-            tally.outcomes[outcome.split()[0].strip(",")] += 1
-            if outcome not in ("refused", "enlarged"):
-                tally.findings.append(f"{name}: {outcome}")
-                if findings:
-                    findings.mkdir(exist_ok=True)
-                    (findings / name).write_bytes(data)
-    return tally
-
-
-def main() -> int:
-    """Run from the command line; exit code 1 for findings."""
-    count, seed = (int(value) for value in (*sys.argv[1:], "5000", "0")[: max(2, len(sys.argv) - 1)][:2])
-    start = time.monotonic()
-    torch.set_num_threads(1)  # the pictures are small
-    tally = run(count, seed, "frfsr-tiny", fuzz.FINDINGS)
-    print(*tally.findings, sep="\n")
-    print(f"{count} files over the page in {time.monotonic() - start:.0f} s:", dict(tally.outcomes))
-    return 1 if tally.findings else 0
+        return fuzz.run(count, seed, findings, Page(Path(folder), model).verdict, good=("refused", "enlarged"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    torch.set_num_threads(1)  # the pictures are small
+    sys.exit(fuzz.main(run, "files over the page"))

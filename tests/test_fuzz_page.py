@@ -15,7 +15,7 @@ def fuzz_page(monkeypatch) -> ModuleType:
 
 
 def test_mutated_files_are_told_in_one_line_or_enlarged(fuzz_page, small_model_folder):
-    tally = fuzz_page.run(50, 1, str(small_model_folder))
+    tally = fuzz_page.run(50, 1, model=str(small_model_folder))
     assert tally.findings == []
     assert tally.outcomes["refused"] > 20
     assert tally.outcomes["enlarged"] > 5

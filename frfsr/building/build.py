@@ -17,7 +17,7 @@ from tqdm import tqdm
 from frfsr.building.cells import Side, View, cells_of
 from frfsr.building.leakage import Benchmarks, Leak
 from frfsr.building.matches import inliers, mutual_matches, root_sift
-from frfsr.building.options import BuildOptions
+from frfsr.building.options import BuildOptions, require_pack_name
 from frfsr.building.photos import Features, Photo, describe, find_photos, pixels_of
 from frfsr.building.report import Report
 from frfsr.building.select import Candidate, by_place, choose
@@ -71,8 +71,7 @@ def build(
         UserError: there is no such folder, nothing matches, or `out` cannot be written.
     """
     options, out = options or BuildOptions(), Path(out)
-    if out.suffix != ".parquet":
-        raise UserError(f"{out}: the pack's name must end in .parquet.")
+    require_pack_name(out)
     require_writable(out)
     found = find_photos(Path(source).expanduser())
     benchmarks = Benchmarks(not_in)

@@ -6,9 +6,10 @@ import sys
 from dataclasses import asdict, fields
 from typing import Any
 
-from frfsr.building.options import BuildOptions
+from frfsr.building.options import BuildOptions, require_pack_name
 from frfsr.commands.arguments import add_command, described
 from frfsr.errors import UserError
+from frfsr.names import HUB_NAME
 
 PAIRS = "folder (CUFED, CUFED5, WR-SR, ImageFolder), packs or Hub id, perhaps with @REVISION"
 SPLITS = "train (default), test, train[:100], ..."
@@ -90,8 +91,7 @@ def run_build(options: argparse.Namespace) -> int:
     """
     given = {field.name: getattr(options, field.name) for field in fields(BuildOptions)}
     settings = BuildOptions(**{name: value for name, value in given.items() if value is not None})
-    if not options.output.endswith(".parquet"):
-        raise UserError(f"{options.output}: the pack's name must end in .parquet.")
+    require_pack_name(options.output)  # before OpenCV is imported
     from frfsr.building.build import build
 
     try:
@@ -140,7 +140,7 @@ def run_push(options: argparse.Namespace) -> int:
     Raises:
         UserError: wrong options, faults in the data, or what the Hub refuses.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repository):
+    if not re.fullmatch(HUB_NAME, options.repository):
         raise UserError(f"{options.repository!r} is no name of a dataset on the Hub: give OWNER/NAME.")
     from frfsr.data_push import push
 
