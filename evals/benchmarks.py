@@ -211,6 +211,8 @@ class TestSet:
             return self._choose(own, owner)
         if owner != index:
             return (self.input(owner),)
+        if self.level > 1:
+            raise UserError(f"there is no reference of level {self.level}, only the enlarged LR")
         if self.name == "manga109" and len(self) > 1:
             step = load_manifests().manga109[index % BENCHMARKS["manga109"].count]
             return (self.input((index + 1 + (step - 1) % (len(self) - 1)) % len(self)),)

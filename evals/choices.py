@@ -14,6 +14,9 @@ ReferenceRule = Literal["true", "all", "lr", "none", "rotated", "easy", "medium"
 TableName = Literal["I", "III", "IV", "V", "VI", "VII", "shuffles", "paired"]
 """Our tables, most of them named like the paper's; see `frfsr.evals.paper`."""
 
+BICUBIC = "bicubic"
+"""The model that is no network: plain interpolation."""
+
 PUBLISHED = Options(upsampled="8-bit", views="off")
 """How published evaluations feed their networks: the LR that Pillow enlarged, in 8 bits, and references as they are."""
 

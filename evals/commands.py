@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
-from frfsr.commands.arguments import add_command, add_engine_arguments, engine_options
+from frfsr.commands.arguments import CommandsAfterAll, add_command, add_engine_arguments, engine_options
 from frfsr.errors import UserError
 from frfsr.evals.choices import PUBLISHED, TableName, read_data, read_references, rules
 from frfsr.evals.setup import (
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write all figures, per image too")
     parser.add_argument("--cache", metavar="DIR", help="keep scores here and do not compute them again")
     add_references(parser)
-    commands = parser.add_subparsers(metavar="COMMAND")
+    commands = parser.add_subparsers(metavar="COMMAND", action=CommandsAfterAll)
 
     tables = add_command(commands, "tables", run_tables, "the paper's tables as markdown, CSV and JSON")
     add_models_and_data(tables, ["bicubic", "frfsr-tiny"])
@@ -58,15 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_out(figures)
     add_references(figures)
     figures.add_argument("--benchmark", metavar="NAME", default="cufed5", help="whose images are shown (%(default)s)")
-    figures.add_argument("--images", metavar="NAME", nargs="+", default=[], help="which; default: --count of them")
-    figures.add_argument(
-        "--count", metavar="N", type=int, default=4, help="images from most to least gain (%(default)s)"
-    )
+    which = figures.add_mutually_exclusive_group()
+    which.add_argument("--images", metavar="NAME", nargs="+", default=[], help="which; default: --count of them")
+    which.add_argument("--count", metavar="N", type=int, default=4, help="images from most to least gain (%(default)s)")
     figures.add_argument(
         "--crop", metavar=("LEFT", "TOP", "SIDE"), nargs=3, type=int, help="default: where results differ"
     )
-    figures.add_argument("--no-charts", action="store_true", help="leave out the charts, which need whole evaluations")
-    figures.add_argument("--quoted", action="store_true", help="show the paper's own figures in the charts")
+    charts = figures.add_mutually_exclusive_group()
+    charts.add_argument("--no-charts", action="store_true", help="leave out the charts, which need whole evaluations")
+    charts.add_argument("--quoted", action="store_true", help="show the paper's own figures in the charts")
 
     speed = add_command(commands, "speed", run_speed, "time the kernels against stock PyTorch")
     speed.add_argument("--out", metavar="DIR", default="evals/results", help="folder for the tables (%(default)s)")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frfsr.errors import UserError
-from frfsr.evals.choices import PUBLISHED, ReferenceRule
+from frfsr.evals.choices import BICUBIC, PUBLISHED, ReferenceRule
 from frfsr.upscaling.options import Options
 
 if TYPE_CHECKING:
@@ -82,7 +82,13 @@ def open_laboratory(options: argparse.Namespace, paths: dict[str, str | Path]) -
 
 
 def load_upscalers(options: argparse.Namespace, engine: Options) -> "list[Upscaler]":
-    """The models of ``--models``, and those of ``--sisr``, which look at no reference."""
+    """The models of ``--models``, and those of ``--sisr``, which look at no reference.
+
+    Raises:
+        UserError: there is no such model, or none that refines ``--base``.
+    """
+    if options.base is not None and all(name == BICUBIC for _, name in map(labelled, options.models)):
+        raise UserError("--base changes nothing: none of --models refines another network's image; leave it out.")
     from accelerate import PartialState
 
     from frfsr.base import load_single_image
@@ -101,7 +107,8 @@ def load_models(options: argparse.Namespace, engine: Options, models: Sequence[s
 
     upscalers = []
     for label, name in map(labelled, models):
-        upscaler = load_upscaler(name, options.lr, options.device, engine, base=options.base)
+        base = None if name == BICUBIC else options.base
+        upscaler = load_upscaler(name, options.lr, options.device, engine, base=base)
         upscaler.name = label or upscaler.name
         upscalers.append(upscaler)
     return upscalers

@@ -15,7 +15,7 @@ from frfsr.base import load_base, load_single_image
 from frfsr.checkpoints import CHECKPOINT_ENDINGS, find_model, read_config
 from frfsr.degrade import LRProtocol, upscale_bicubic
 from frfsr.errors import UserError
-from frfsr.evals.choices import PUBLISHED
+from frfsr.evals.choices import BICUBIC, PUBLISHED
 from frfsr.evals.metrics import Picture, to_uint8
 from frfsr.imageio import Photo
 from frfsr.network import Network
@@ -52,8 +52,8 @@ class Bicubic:
 
     def __init__(self, protocol: LRProtocol = "pil") -> None:
         self.protocol: LRProtocol = protocol
-        self.name = "bicubic"
-        self.identity: str | None = f"bicubic {protocol}"
+        self.name = BICUBIC
+        self.identity: str | None = f"{BICUBIC} {protocol}"
         self.parameters: dict[str, int] = {}
 
     def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
@@ -156,7 +156,7 @@ def load_upscaler(
         The upscaler.
 
     Raises:
-        UserError: no such model, or no such device.
+        UserError: no such model or device, or the model refines no other network's image.
 
     Examples:
         >>> from frfsr import evals
@@ -164,7 +164,9 @@ def load_upscaler(
         >>> upscaler.name, upscaler.uses_references, upscaler.parameters["sife"] > 0
         ('frfsr-tiny', True, True)
     """
-    if str(name_or_path) == "bicubic":
+    if str(name_or_path) == BICUBIC:
+        if base is not None:
+            raise UserError(f"{BICUBIC} cannot refine a network's image: leave out the base.")
         return Bicubic(protocol)
     model, name = load_network(name_or_path, device or PartialState().device), short_name(name_or_path)
     if base is None:

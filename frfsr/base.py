@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from frfsr.architectures import DTYPES, find_architecture, load, usable_device
-from frfsr.checkpoints import CHECKPOINT_ENDINGS, CONFIG, WEIGHTS, find_model, read_checkpoint, read_config
+from frfsr.checkpoints import CHECKPOINT_ENDINGS, CONFIG, WEIGHTS, HubOptions, find_model, read_checkpoint, read_config
 from frfsr.errors import UserError
 from frfsr.network import Network
 from frfsr.parts import RRDBNet
@@ -39,7 +39,7 @@ class Adapted(SingleImageNetwork):
 
 
 def load_single_image(
-    name_or_path: str | Path, device: str | torch.device | None = None, dtype: str | None = None
+    name_or_path: str | Path, device: str | torch.device | None = None, dtype: str | None = None, **hub: Any
 ) -> Network:
     """Load a x4 network that needs no reference, ready for inference.
 
@@ -48,6 +48,7 @@ def load_single_image(
             single-image architectures; or, with config.json, a folder, a packaged name or a Hub id of the latter.
         device: as torch names it; by default a CUDA GPU if there is one, else the CPU.
         dtype: float32 (default), bfloat16 or float16; a network that cannot compute in it stays in float32.
+        **hub: see `frfsr.load`; of a file only how it would be fetched.
 
     Returns:
         A network with `max_references` = 0.
@@ -61,19 +62,23 @@ def load_single_image(
     path = Path(name_or_path).expanduser()
     if path.name == WEIGHTS and (path.parent / CONFIG).is_file():
         path = name_or_path = path.parent
+    options = HubOptions(**hub)
     if path.is_file() or path.suffix in CHECKPOINT_ENDINGS:
+        if options.revision is not None or options.subfolder is not None:
+            raise UserError(f"{path} is a file, without revisions and subfolders: leave them out.")
         network = from_checkpoint(read_checkpoint(path), str(path), kind)
     else:
-        network = from_folder(name_or_path).to(kind)
+        network = from_folder(name_or_path, options).to(kind)
     return network.to(device).eval()
 
 
-def load_base(name_or_path: str | Path, model: Network) -> Network:
+def load_base(name_or_path: str | Path, model: Network, **hub: Any) -> Network:
     """Load a network whose image another network is to refine, on its device and in its dtype.
 
     Args:
         name_or_path: see `load_single_image`.
         model: the other network.
+        **hub: see `frfsr.load`.
 
     Returns:
         The network, in evaluation mode.
@@ -83,7 +88,7 @@ def load_base(name_or_path: str | Path, model: Network) -> Network:
     """
     require_refining(model)
     weights = next(model.parameters())
-    return load_single_image(name_or_path, weights.device, str(weights.dtype).removeprefix("torch."))
+    return load_single_image(name_or_path, weights.device, str(weights.dtype).removeprefix("torch."), **hub)
 
 
 def load_with_base(
@@ -100,18 +105,22 @@ def load_with_base(
         base: a network, or what `load_single_image` takes.
         device: of the model, see `frfsr.load`.
         dtype: of the model, see `frfsr.load`.
-        **hub: of the model, see `frfsr.load`.
+        **hub: of the model, see `frfsr.load`; all but revision and subfolder also of the base.
 
     Returns:
         Both.
 
     Raises:
-        UserError: there is no such network, `base` needs references, or `model` refines no other network's image.
+        UserError: there is no such network, `base` needs references, `model` refines no other network's image, or it is
+            loaded already and yet comes with what concerns its loading.
     """
+    if isinstance(model, Network) and (device is not None or dtype is not None):
+        raise UserError("device and dtype are for a model given by name; of a loaded one call .to(device, dtype).")
     network = load(model, device, dtype, **hub) if isinstance(model, str | Path) else model
     if not isinstance(network, Network):
         raise UserError(f"a {type(network).__name__} is no network of frfsr: give one that `frfsr.load` loads.")
-    single = load_base(base, network) if isinstance(base, str | Path) else base
+    fetched = {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
+    single = load_base(base, network, **fetched) if isinstance(base, str | Path) else base
     if single is not None and not (isinstance(single, Network) and single.max_references == 0):
         raise UserError(f"a {type(single).__name__} is no single-image network, which a base must be.")
     return network, single
@@ -130,13 +139,13 @@ def require_refining(model: Network) -> None:
         raise UserError(f"{model.architecture} cannot refine another network's image: leave out the base.")
 
 
-def from_folder(name_or_path: str | Path) -> Network:
+def from_folder(name_or_path: str | Path, hub: HubOptions) -> Network:
     """The single-image network of a folder, a packaged name or a Hub id.
 
     Raises:
         UserError: it is no single-image network.
     """
-    files = find_model(name_or_path)
+    files = find_model(name_or_path, hub)
     architecture, values = read_config(files)
     module = find_architecture(architecture).module.from_files(files, values)
     if isinstance(module, RRDBNet):

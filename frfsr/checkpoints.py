@@ -40,7 +40,10 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class HubOptions:
-    """Which files of a Hub repository, and how they are fetched: as `huggingface_hub.hf_hub_download` names them."""
+    """Which files of a Hub repository, and how they are fetched: as `huggingface_hub.hf_hub_download` names them.
+
+    Of a local model `subfolder` counts too, and `revision` is refused; the others say nothing about it.
+    """
 
     revision: str | None = None
     token: str | bool | None = None
@@ -67,18 +70,22 @@ def find_model(name_or_path: str | Path, hub: HubOptions | None = None) -> Model
 
     Args:
         name_or_path: a packaged name, a folder, or a Hub id.
-        hub: for a Hub id.
+        hub: see `HubOptions`.
 
     Returns:
         The two files.
 
     Raises:
-        UserError: there is no such model, with what to give instead.
+        UserError: there is no such model, with what to give instead; or a local one in a revision.
     """
-    folder = _local(name_or_path)
+    hub, folder = hub or HubOptions(), _local(name_or_path)
     if folder is None:
-        config, weights = (_download(str(name_or_path), name, hub or HubOptions()) for name in (CONFIG, WEIGHTS))
+        config, weights = (_download(str(name_or_path), name, hub) for name in (CONFIG, WEIGHTS))
         return ModelFiles(config, weights, str(name_or_path))
+    if hub.revision is not None:
+        raise UserError(f"{name_or_path} is no model of the Hub but of this machine, without revisions: leave it out.")
+    if hub.subfolder is not None:
+        folder = folder / hub.subfolder
     if folder.is_file():
         raise UserError(f"{folder} is a file: give the folder with {CONFIG} and {WEIGHTS}, or convert it first.")
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
@@ -86,7 +93,8 @@ def find_model(name_or_path: str | Path, hub: HubOptions | None = None) -> Model
         inner = folder / "weights"
         hint = f"did you mean {inner}?" if (inner / CONFIG).is_file() else "`frfsr convert` and training make both."
         raise UserError(f"{folder} has no {' and no '.join(missing)}: {hint}")
-    return ModelFiles(folder / CONFIG, folder / WEIGHTS, str(name_or_path))
+    label = str(name_or_path) if hub.subfolder is None else str(folder)
+    return ModelFiles(folder / CONFIG, folder / WEIGHTS, label)
 
 
 def find_weights(name_or_path: str | Path, hub: HubOptions | None = None) -> Path:

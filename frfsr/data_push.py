@@ -61,6 +61,7 @@ def push(
     card = dataset_card(source, repository, pairs, licence)
     api = HfApi(token=token)
     try:
+        refuse_what_would_be_lost(api, repository, revision, private=private, licence=licence)
         address = api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
         if revision:
             api.create_branch(repository, branch=revision, repo_type="dataset", exist_ok=True)
@@ -76,11 +77,39 @@ def push(
         message = f"{len(pairs)} pairs, {name}"
         own = token if isinstance(token, str) else None
         shown.push_to_hub(repository, split=name, revision=revision, token=own, commit_message=message)
+    except UserError:
+        raise
     except LocalTokenNotFoundError as error:
         raise UserError(f"cannot push to {repository}: log in by `hf auth login`, or give a token.") from error
     except Exception as error:  # the client's, and those of its HTTP library, which differ by version
         raise UserError(f"cannot push to {repository}: {reason(error)}.") from error
     return str(address)
+
+
+def refuse_what_would_be_lost(
+    api: HfApi, repository: str, revision: str | None, *, private: bool | None, licence: str | None
+) -> None:
+    """Refuse what only a new repository or card takes, where there is one: above all, private photos in a public one.
+
+    Args:
+        api: with the token.
+        repository: OWNER/NAME.
+        revision: its branch.
+        private: whether it is to be private.
+        licence: for the card.
+
+    Raises:
+        UserError: the repository is public, or has a card already.
+    """
+    if (private is None and licence is None) or not api.repo_exists(repository, repo_type="dataset"):
+        return
+    if private and not api.dataset_info(repository).private:
+        raise UserError(f"{repository} exists and is public: make it private on the Hub first, or give another name.")
+    branch = revision if revision and api.revision_exists(repository, revision, repo_type="dataset") else None
+    if licence and api.file_exists(repository, CARD, repo_type="dataset", revision=branch):
+        card = DatasetCard.load(api.hf_hub_download(repository, CARD, repo_type="dataset", revision=branch))
+        if card.data.to_dict().get("license") != licence:
+            raise UserError(f"{repository} has a card with another licence, or none: change it there, not here.")
 
 
 def reason(error: Exception) -> str:

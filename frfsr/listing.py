@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from frfsr.architectures import ARCHITECTURES, find_architecture
 from frfsr.checkpoints import PACKAGED, WEIGHTS, HubOptions, find_model, read_config
+from frfsr.errors import UserError
 from frfsr.network import StoredModule
 
 
@@ -96,9 +97,11 @@ def open_module(name_or_path: str, **hub: Any) -> tuple[str, StoredModule]:
         The architecture's name, and the module.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model, or an architecture comes with what chooses files of a model.
     """
     if name_or_path in ARCHITECTURES and not Path(name_or_path).exists():
+        if hub.get("revision") is not None or hub.get("subfolder") is not None:
+            raise UserError(f"{name_or_path} is an architecture, without revisions and subfolders: leave them out.")
         return name_or_path, published_size(ARCHITECTURES[name_or_path].module)
     files = find_model(name_or_path, HubOptions(**hub))
     architecture, values = read_config(files)

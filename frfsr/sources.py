@@ -75,12 +75,15 @@ def open_source(source: Source, split: str, options: Options) -> Pairs:
             raise UserError(f"the dataset has no split {split}, only {', '.join(map(str, source))}")
         source = source[split]
     if isinstance(source, Dataset | IterableDataset):
+        _require_no_revision("a dataset object", options)
         return _from_dataset(source, "the dataset", options)
     path, text = Path(source).expanduser(), str(source)
     if not text:
         raise UserError("an empty name: give the pairs' folder, packs or Hub id")
     if "://" in text:
         return _from_url(text, split, options)
+    if path.exists() or has_magic(text):
+        _require_no_revision(text, options)
     if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
         saved = _quietly(path, lambda: load_from_disk(str(path)))
         return open_source(saved, split, options)._replace(kind="saved dataset")
@@ -93,7 +96,7 @@ def open_source(source: Source, split: str, options: Options) -> Pairs:
     if has_magic(text):
         return _from_pattern(path, split, options)
     if (named := re.fullmatch(HUB_ID, text)) and path.suffix != ".parquet":
-        return _from_hub(named[1], split, options._replace(revision=named[2] or options.revision))
+        return _from_hub(named[1], split, _in_revision(named[2], options))
     raise UserError(f"{path} does not exist (on the Hub, datasets are named OWNER/NAME)")
 
 
@@ -173,10 +176,26 @@ def _from_url(url: str, split: str, options: Options) -> Pairs:
     folder = re.fullmatch(r"hf://datasets/([^/]+/[^/@]+)(?:@([^/]+))?(?:/([^*?\[]*))?", url)
     if folder and not url.endswith(".parquet"):
         name, revision, data_dir = folder.groups()
-        return _from_hub(name, split, options._replace(revision=revision or options.revision), data_dir or None)
-    if options.revision:
-        url = re.sub(r"^(hf://datasets/[^/]+/[^/@]+)/", rf"\1@{options.revision}/", url)
+        return _from_hub(name, split, _in_revision(revision, options), data_dir or None)
+    if named := re.match(r"(hf://datasets/[^/]+/[^/@]+)(?:@([^/]+))?(?=/)", url):
+        revision = _in_revision(named[2], options).revision
+        url = url if named[2] or revision is None else f"{named[1]}@{revision}{url[named.end() :]}"
+    else:
+        _require_no_revision(url, options)
     return _load(url, "parquet", options, data_files={split: url}, split=split)
+
+
+def _require_no_revision(source: str, options: Options) -> None:
+    """Refuse a revision of what has none, instead of silently reading another one."""
+    if options.revision is not None:
+        raise UserError(f"{source} is no dataset of the Hub, which alone has revisions: leave it out")
+
+
+def _in_revision(named: str | None, options: Options) -> Options:
+    """The options with the revision that stands in a source's name, or that was given."""
+    if named and options.revision not in (None, named):
+        raise UserError(f"two revisions are given, {named} and {options.revision}: leave one out")
+    return options._replace(revision=named or options.revision)
 
 
 def _from_hub(name: str, split: str, options: Options, data_dir: str | None = None) -> Pairs:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from frfsr.degradations import Degradation
 from frfsr.errors import UserError
+from frfsr.recipes.effects import require_effect
 from frfsr.settings import Count, Positive, Rate, Share, from_mapping, require_divisible, settings
 
 RECIPES = Path(__file__).parent
@@ -204,7 +205,9 @@ def command_line(config_class: type[Config], description: str, arguments: Sequen
         "settings", nargs="*", metavar="KEY=VALUE", help="changes to it, for example data=pairs.parquet"
     )
     options = parser.parse_args(arguments)
-    return load_config(options.config, options.settings, config_class)
+    config = load_config(options.config, options.settings, config_class)
+    require_effect(config, options.settings)
+    return config
 
 
 @overload

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 HUB = ("revision", "token", "subfolder", "cache_dir")
 READERS: dict[str, Callable[[str], Any]] = {"views": parse_views, "max_memory": parse_memory}
+OF_REFERENCES = ("views", "search", "strength")
+"""Settings that do nothing without references."""
 METAVARS = {"strength": "S", "max_memory": "SIZE", "views": "HOW", "tile": "N"}
 
 
@@ -26,6 +28,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with a mistake."""
         self.exit(2, f"frfsr: {message} (see {self.prog} --help)\n")
+
+
+class CommandsAfterAll(argparse._SubParsersAction):
+    """Commands of a command that also runs by itself, whose own options theirs would silently replace."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_) -> None:
+        """Go on with the command that was given, unless options stand before it."""
+        for action in parser._actions:
+            if action.option_strings and getattr(namespace, action.dest, action.default) is not action.default:
+                command = f"{parser.prog} {values[0]}"
+                parser.error(f"{action.option_strings[0]} stands before {values[0]}: give it behind, {command} ...")
+        super().__call__(parser, namespace, values)
 
 
 def add_command(
@@ -138,10 +152,14 @@ def upscaling_options(options: argparse.Namespace) -> Options:
         The engine's settings.
 
     Raises:
-        UserError: one is out of range, or there is no such device or dtype.
+        UserError: one is out of range or does nothing, or there is no such device or dtype.
     """
     settings = engine_options(options)
     check_model_arguments(options)
+    if not options.reference and getattr(options, "pairs", None) is None:
+        for name in OF_REFERENCES:
+            if getattr(options, name) is not None:
+                raise UserError(f"--{name} changes nothing without a reference: leave it out, or give --reference.")
     return settings
 
 

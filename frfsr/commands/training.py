@@ -42,10 +42,12 @@ def run_train(options: argparse.Namespace) -> int:
         UserError: a mistake in the configuration, or less than one process.
     """
     from frfsr.recipes.config import load_config
+    from frfsr.recipes.effects import require_effect
 
     if options.processes < 1:
         raise UserError(f"--processes must be at least 1, got {options.processes}.")
-    load_config(options.recipe, options.settings)  # mistakes are answered before torch is imported
+    config = load_config(options.recipe, options.settings)  # mistakes are answered before torch is imported
+    require_effect(config, options.settings)
     from frfsr.recipes.launch import launch
 
     return launch(options.recipe, options.settings, options.processes)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, cast, get_args
 
 from frfsr.errors import UserError
@@ -38,9 +39,9 @@ class Options:
     max_memory: int | None = None
 
     def __post_init__(self) -> None:
-        if self.views not in ("auto", "off") and not (isinstance(self.views, int) and self.views >= 1):
+        if self.views not in ("auto", "off") and not (is_number(self.views, int) and self.views >= 1):
             raise UserError(f"views is {self.views!r}: give auto, off or a number from 1 on.")
-        if not isinstance(self.strength, int | float) or not 0 <= self.strength <= 1:
+        if not is_number(self.strength, int, float) or not 0 <= self.strength <= 1:
             raise UserError(f"strength is {self.strength!r}: it must lie between 0 and 1.")
         for what, given, ways in (
             ("way to upsample", self.upsampled, get_args(Upsampled)),
@@ -48,10 +49,15 @@ class Options:
         ):
             if given not in ways:
                 raise UserError(f"unknown {what} {given!r}: choose one of {', '.join(ways)}.")
-        if self.tile is not None and not (isinstance(self.tile, int) and self.tile >= SMALLEST_TILE):
+        if self.tile is not None and not (is_number(self.tile, int) and self.tile >= SMALLEST_TILE):
             raise UserError(f"tile is {self.tile!r} pixels: it must be a whole number, at least {SMALLEST_TILE}.")
-        if self.max_memory is not None and not (isinstance(self.max_memory, int | float) and self.max_memory > 0):
+        if self.max_memory is not None and not (is_number(self.max_memory, int, float) and 0 < self.max_memory < inf):
             raise UserError(f"max_memory is {self.max_memory!r} bytes: it must be a number above 0.")
+
+
+def is_number(value: object, *kinds: type) -> bool:
+    """Whether it is a number of these kinds; to Python, true and false are whole numbers."""
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 DEFAULTS = Options()

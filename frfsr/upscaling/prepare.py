@@ -78,6 +78,8 @@ class Preparation:
             The encoded references; None without any.
         """
         if not images or self.options.strength == 0 or self.model.max_references == 0:
+            if images and self.model.max_references == 0:
+                self.warnings.append(f"{self.model.architecture} takes no references: they change nothing.")
             self.kept.keep([])
             return None
         views = self.choose_views(lr, images)
@@ -114,6 +116,8 @@ class Preparation:
 
     def choose_views(self, lr: Tensor, images: Sequence[Photo]) -> list[View]:
         """What of each reference is used."""
+        if isinstance(self.options.views, int) and not self.model.takes_views:
+            self.notes.append(f"{self.model.architecture} takes references only as they are: views change nothing")
         if self.options.views == "off" or not self.model.takes_views:
             return self.as_many_as_it_takes([View(number) for number in range(len(images))])
         most = 1 if self.options.views == "auto" else self.options.views

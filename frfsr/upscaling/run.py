@@ -175,6 +175,8 @@ class Run:
     def choose_search(self, lr: Tensor, encoded: Any) -> Any:
         """Let the references be searched as the options say: exactly, unless that takes more than a minute."""
         if not self.model.searches or not isinstance(encoded, atlas.Atlas):
+            if self.options.search == "fast" and encoded is not None:
+                self.notes.append(f"{self.model.architecture} searches in its own way: search changes nothing")
             return encoded
         pairs = lr[0, 0].numel() * sum(reference.matching[0, 0].numel() for reference in encoded.references)
         minutes = pairs / PAIRS_A_MINUTE[self.weight.device.type == "cuda"]

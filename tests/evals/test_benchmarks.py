@@ -37,6 +37,11 @@ def test_levels_and_all_references(cufed5: Path, picture, references_of, recorde
     assert [failure.reason for failure in failed.failures] == ["there is no reference of level 6, only 5"] * 2
 
 
+def test_sets_without_references_have_no_levels(plain: Path, recorder) -> None:
+    failed = evaluate(recorder, TestSet("mine", plain, level=2))
+    assert {failure.reason for failure in failed.failures} == {"there is no reference of level 2, only the enlarged LR"}
+
+
 @pytest.mark.parametrize("rule", ["true", "lr"])
 def test_sets_without_references_take_the_enlarged_lr(plain: Path, rule: str, references_of) -> None:
     test_set = TestSet("urban100", plain, rule)

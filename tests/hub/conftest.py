@@ -20,8 +20,8 @@ Files = dict[str, bytes]
 class Repository:
     """Commits, each with all of its files, and the branches that name them."""
 
-    def __init__(self, kind: str, name: str):
-        self.kind, self.name = kind, name
+    def __init__(self, kind: str, name: str, *, is_private: bool = False):
+        self.kind, self.name, self.is_private = kind, name, is_private
         self.commits: dict[str, Files] = {}
         self.branches: dict[str, str | None] = {"main": None}
 
@@ -65,7 +65,8 @@ class Hub(BaseHTTPRequestHandler):
             asked = json.loads(body)
             kind, name = f"{asked.get('type', 'model')}s", f"{asked['organization']}/{asked['name']}"
             status = 409 if (kind, name) in self.repositories else 200
-            self.repositories.setdefault((kind, name), Repository(kind, name))
+            is_private = asked.get("private", asked.get("visibility") == "private")  # as older and newer clients say it
+            self.repositories.setdefault((kind, name), Repository(kind, name, is_private=is_private))
             prefix = "datasets/" if kind == "datasets" else ""
             return self.answer(status, {"url": f"{self.home}/{prefix}{name}", "name": name})
         if parts[-1] == "batch":  # [datasets/]OWNER/NAME.git/info/lfs/objects/batch
@@ -111,7 +112,8 @@ class Hub(BaseHTTPRequestHandler):
         if not action or action == "revision":  # information on the repository
             if action and not found:
                 return self.answer(404, {}, {"X-Error-Code": "RevisionNotFound"})
-            return self.answer(200, {"id": name, "sha": found and found[0], "siblings": []})
+            facts = {"id": name, "sha": found and found[0], "siblings": [], "private": repository.is_private}
+            return self.answer(200, facts)
         if not found:
             return self.answer(404, {}, {"X-Error-Code": "RevisionNotFound"})
         commit, files = found

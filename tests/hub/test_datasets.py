@@ -25,7 +25,10 @@ def run(*arguments):
 
 run("push", pack, "someone/pairs", "--licence", "cc-by-4.0", "--private", *right)
 run("push", other, "someone/pairs", "--revision", "v2", *right)
-run("push", folder, "someone/pairs", "--split", "test", *right)
+run("push", folder, "someone/pairs", "--split", "test", "--private", "--licence", "cc-by-4.0", *right)
+HfApi(token="hf_right").create_repo("someone/public", repo_type="dataset")
+run("push", folder, "someone/public", "--private", *right)
+run("push", folder, "someone/pairs", "--licence", "mit", *right)
 
 def first(source="someone/pairs", split="train", **options):
     rows = load_pairs(source, split, token="hf_right", **options)
@@ -101,10 +104,12 @@ def test_push_and_read(only_this_hub, folder, tmp_path) -> None:
     assert "files README.md data/test-00000-of-00001.parquet data/train-00000-of-00001.parquet" in lines
     assert "1 pairs in" in done.stdout
     codes = [int(line.split()[1]) for line in lines if line.startswith("exit")]
-    assert codes == [0, 0, 0, 0, 0, *[2] * 6]
-    wrong, unnamed, nowhere, revision, absent, refused = [
+    assert codes == [0, 0, 0, 2, 2, 0, 0, *[2] * 6]
+    public, licence, wrong, unnamed, nowhere, revision, absent, refused = [
         line for line in done.stderr.splitlines() if line.startswith("frfsr: ")
     ]
+    assert "exists and is public" in public
+    assert "another licence" in licence
     assert "refuses the token (401)" in wrong
     assert "give OWNER/NAME" in unnamed
     assert "nowhere.parquet" in nowhere
