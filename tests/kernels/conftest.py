@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,22 +69,21 @@ def compile_kernel() -> Callable[..., Compiled]:
     """Compile a kernel for one of ``TARGETS`` without a GPU, and check that nothing spills and shared memory suffices.
 
     ``pointers`` maps the names of pointer arguments to dtypes, ``constants`` holds the ``tl.constexpr`` arguments;
-    other arguments are 32-bit integers. Pointers are taken to be aligned to 16 bytes, as PyTorch's are.
+    other arguments are 32-bit integers. An argument that is a tuple stands in ``pointers`` as a tuple of dtypes,
+    constants and, for 32-bit integers, ``int``. Pointers are taken to be aligned to 16 bytes, as PyTorch's are.
     """
     if INTERPRET:
         pytest.skip("an interpreted kernel cannot be compiled")
     triton = pytest.importorskip("triton")
 
     def compile_one(kernel, target: str, pointers: dict, constants: dict, num_warps=4, num_stages=3) -> Compiled:
-        names = kernel.arg_names
-        kinds = {name: "*" + TRITON_NAMES[dtype] for name, dtype in pointers.items()} | dict.fromkeys(
-            constants, "constexpr"
-        )
+        values = [(pointers | constants).get(name, int) for name in kernel.arg_names]
+        leaves = dict(_leaves(values))
         source = triton.compiler.ASTSource(
             kernel,
-            {name: kinds.get(name, "i32") for name in names},
-            constants,
-            {(names.index(name),): [["tt.divisibility", 16]] for name in pointers},
+            dict(zip(kernel.arg_names, map(_kind, values), strict=True)),
+            {path: value for path, value in leaves.items() if _kind(value) == "constexpr"},
+            {path: [["tt.divisibility", 16]] for path, value in leaves.items() if isinstance(value, torch.dtype)},
         )
         backend, architecture, warp_size = TARGETS[target]
         built = triton.compile(
@@ -105,6 +105,22 @@ def compile_kernel() -> Callable[..., Compiled]:
         return compiled
 
     return compile_one
+
+
+def _kind(value) -> str | tuple:
+    """Name the type of an argument as Triton's signatures do."""
+    if isinstance(value, tuple) and any(_kind(part) != "constexpr" for part in value):
+        return type(value)(*map(_kind, value)) if hasattr(value, "_fields") else tuple(map(_kind, value))
+    return "i32" if value is int else "*" + TRITON_NAMES[value] if isinstance(value, torch.dtype) else "constexpr"
+
+
+def _leaves(values: list | tuple, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """Every argument that is no tuple of others, with its place."""
+    for place, value in enumerate(values):
+        if isinstance(_kind(value), tuple):
+            yield from _leaves(value, (*path, place))
+        else:
+            yield (*path, place), value
 
 
 def _resource_usage(cuobjdump: Path, cubin: bytes) -> str:

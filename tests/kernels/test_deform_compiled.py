@@ -16,31 +16,20 @@ def test_compiles_to_tensor_cores_without_spills(compile_kernel, target, dtype, 
         pytest.skip("this architecture has no TF32")
     forward = pytest.importorskip("frfsr.kernels._deform_triton")
     backward = pytest.importorskip("frfsr.kernels._deform_backward_triton")
-    tile = forward.choose_tile(*features, dtype, tf32)
-    constants = {
-        "ALL_GROUPS": features[0],
-        "GROUP_CHANNELS": features[1],
-        "ALL_OUTPUTS": features[2],
-        "HAS_FLOW": True,
-        "SAME": False,
-        "PRECISION": "tf32" if tf32 else "ieee",
-        "PIXELS": tile.pixels,
-        "GROUPS": tile.groups,
-        "CHANNELS": tile.channels,
-        "OUTPUTS": tile.outputs,
-        "offset_channel": 1,  # offsets come from a channels-last convolution, and Triton makes strides of 1 constants
-        "mask_channel": 1,
+    launched = pytest.importorskip("frfsr.kernels._deform_operands_triton")
+    groups, group_channels, outputs = features
+    tile = launched.choose_tile(*features, dtype, tf32)
+    # Offsets come from a channels-last convolution, and Triton makes strides of 1 constants.
+    strided = launched.Strided(dtype, int, 1, int)
+    pointers = {
+        "operands": launched.Operands(dtype, strided, strided, torch.float32, dtype, *[int] * 5),
+        **dict.fromkeys(("bias", "out", "grad", "grad_offset", "grad_mask"), dtype),
+        **dict.fromkeys(("grad_x", "partial"), torch.float32),
     }
-    launch = {"num_warps": tile.num_warps, "num_stages": forward.STAGES}
-    pointers = dict.fromkeys(("x", "offset", "mask"), dtype) | {"flow": torch.float32}
-    forward_pointers = pointers | dict.fromkeys(("weight", "bias", "out"), dtype)
-    data_pointers = pointers | dict.fromkeys(("grad", "weight", "grad_offset", "grad_mask"), dtype)
-    data_pointers["grad_x"] = torch.float32
-    weight_pointers = pointers | {"grad": dtype, "partial": torch.float32}
+    constants = {"LAYER": launched.Layer(groups, group_channels, outputs, "valid"), "TILE": tile}
     compiled = [
-        compile_kernel(forward.forward_kernel, target, forward_pointers, constants | {"HAS_BIAS": True}, **launch),
-        compile_kernel(backward.data_gradient_kernel, target, data_pointers, constants, **launch),
-        compile_kernel(backward.weight_gradient_kernel, target, weight_pointers, constants, **launch),
+        compile_kernel(kernel, target, pointers, constants, num_warps=tile.num_warps, num_stages=launched.STAGES)
+        for kernel in (forward.forward_kernel, backward.data_gradient_kernel, backward.weight_gradient_kernel)
     ]
     if dtype == torch.float32 and not tf32 and target != "gfx942":
         return  # true float32 has no tensor cores there

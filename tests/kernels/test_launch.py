@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 from frfsr import FRFSR, FRFSRConfig
 from frfsr.kernels.deform import Geometry
@@ -35,7 +36,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run(kernel, *args, grid: tuple[int, ...], **_) -> None:
         assert all(number > 0 for number in grid)
-        assert {arg.device for arg in args if isinstance(arg, torch.Tensor)} == {current[-1]}
+        assert {leaf.device for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)} == {current[-1]}
         names.append(kernel.fn.__name__)
 
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
