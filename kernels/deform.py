@@ -5,7 +5,7 @@ pre-offset comes from the coarse correspondence flow and is computed per tap on 
 tensor of pre-offsets nor its repeat over groups nor the columns of the whole image are ever stored.
 """
 
-from typing import cast, get_args
+from typing import cast, get_args, overload
 
 import torch
 import torch.nn.functional as F
@@ -129,6 +129,25 @@ def _backward(ctx, grad: Tensor) -> tuple:
 
 
 _deform_conv.register_autograd(_backward, setup_context=_save_for_backward)
+
+
+# A flow comes with its padding: neither has a default that could be the wrong one.
+@overload
+def deform_conv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
+
+
+@overload
+def deform_conv(
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    flow: Tensor,
+    flow_scale: int = 1,
+    match_padding: MatchPadding,
+) -> Tensor: ...
 
 
 @operation
