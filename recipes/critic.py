@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +59,13 @@ class Critic(nn.Module):
         """
         with torch.autocast(image.device.type, enabled=False):
             return self.head(self.blocks(image.to(next(self.parameters()).dtype))).flatten()
+
+
+def drawn_critic(kind: Literal["wgan", "published"], seed: int) -> Critic:
+    """Draw a critic from a stream of its own: its first weights are the same whatever network was drawn before it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(np.random.default_rng([seed, 3]).integers(2**63)))  # 1, 2: samples.py
+        return Critic(kind)
 
 
 def critic_loss(critic: nn.Module, truth: Tensor, result: Tensor, mix: Tensor, penalty: float = 10.0) -> Tensor:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from frfsr.errors import UserError
 from frfsr.network import Network
 from frfsr.recipes.config import TrainingConfig
-from frfsr.recipes.critic import Critic, adversarial_loss, critic_loss
+from frfsr.recipes.critic import adversarial_loss, critic_loss, drawn_critic
 from frfsr.recipes.guard import Guard
 from frfsr.recipes.losses import PerceptualLoss
 from frfsr.recipes.pretrained import read
@@ -78,7 +78,7 @@ class AllLosses(Reconstruction):
                 f"perceptual_weights: {config.perceptual_weights} has not all layers of {config.perceptual} up to "
                 "conv5_1; give torchvision, or a file of that network under torchvision's names."
             ) from error
-        critic = Critic(config.critic)
+        critic = drawn_critic(config.critic, config.seed)
         optimizer = torch.optim.Adam(critic.parameters(), lr=config.critic_lr, betas=config.betas)
         self.critic, self.optimizer = accelerator.prepare(critic, optimizer)
         self.optimizer.scaler = None  # the critic computes in 32 bits; fp16's loss scale is the network's alone

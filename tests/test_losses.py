@@ -11,7 +11,7 @@ from einops import repeat
 from safetensors.torch import load_file
 from torch import Tensor
 
-from frfsr.recipes.critic import Critic, adversarial_loss, critic_loss, gradient_penalty
+from frfsr.recipes.critic import Critic, adversarial_loss, critic_loss, drawn_critic, gradient_penalty
 from frfsr.recipes.homography import random_homography, transform, warp
 from frfsr.recipes.losses import (
     PerceptualLoss,
@@ -112,6 +112,17 @@ def test_wgan_critic_is_unbounded_and_judges_each_image_alone():
     together, alone = critic(batch), torch.cat([critic(image[None]) for image in batch])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
     assert critic(1e6 * batch).abs().max() > 1
+
+
+def test_critics_first_weights_are_of_its_seed_alone():
+    torch.manual_seed(0)
+    first, state = drawn_critic("wgan", 7).state_dict(), torch.get_rng_state()
+    torch.rand(5)
+    again, other = drawn_critic("published", 7).state_dict(), drawn_critic("wgan", 8).state_dict()
+    assert torch.equal(first["head.1.weight"], again["head.1.weight"])
+    assert not torch.equal(first["head.1.weight"], other["head.1.weight"])
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), state)  # what is drawn after it does not depend on it either
 
 
 def test_penalty_of_a_linear_critic_is_known_in_closed_form():

@@ -77,7 +77,7 @@ def student(pairs, teacher) -> Path:
 @pytest.fixture(scope="module")
 def sife(pairs, teacher) -> Path:
     out = teacher.parent / "sife"
-    assert run(recipe, "tiny_sife.yaml", pairs, out, *IMAGES, "steps=20") == 0
+    assert run(recipe, "tiny_sife.yaml", pairs, out, *MODEL, *SHORT, "crop=32", "steps=20") == 0
     return out
 
 
@@ -170,6 +170,16 @@ def test_all_losses(pairs, rec, vgg16, tmp_path, reuse, critic, steps):
         assert all(name.startswith("aggregation.") for name in changed)
     recorded = json.loads((tmp_path / "all" / "checkpoints" / f"{steps:07d}" / "pretrained.json").read_text())
     assert recorded.keys() == {"all", "vgg16"}
+
+
+def test_reuse_meets_the_same_critic(pairs, rec, vgg16, tmp_path):
+    """The second network starts as the first, so that the first losses differ only if the critics do."""
+    first = {}
+    for reuse in ("true", "false"):
+        out, settings = tmp_path / reuse, [*IMAGES, *all_stage(rec, vgg16), "steps=1", f"model.reuse={reuse}"]
+        assert run(recipe, "tiny_all.yaml", pairs, out, *settings) == 0
+        first[reuse] = [logged(out, term)[0] for term in ("l1", "critic", "adversarial")]
+    assert first["true"] == pytest.approx(first["false"], rel=1e-4)
 
 
 def test_frozen_networks_infer_only(rec):
