@@ -48,8 +48,8 @@ def filter_kernel(
     x,  # (B, C, H, W), contiguous or channels-last
     channel,  # (B, k*k, C)
     spatial,  # (B, k*k, H*W)
-    scale,  # (k*k,) of the filter normalisation, read only with NORMALISE
-    shift,  # (k*k,)
+    scale,  # (k*k,) of the filter normalisation, or None
+    shift,  # (k*k,) likewise
     out,  # like x
     height,
     width,
@@ -57,7 +57,6 @@ def filter_kernel(
     SIDE: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     TRANSPOSED: tl.constexpr,
-    NORMALISE: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
@@ -78,7 +77,7 @@ def filter_kernel(
     row = pixel // width
     column = pixel % width
     inside = pixel < pixels
-    if NORMALISE:
+    if scale is not None:
         mean, deviation = _tap_statistics(spatial, pixel, inside, pixels, TAPS)
 
     total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
@@ -98,7 +97,7 @@ def filter_kernel(
         pixel_filter = tl.load(spatial + k * pixels + (neighbour if TRANSPOSED else pixel), mask=valid, other=0.0).to(
             tl.float32
         )
-        if NORMALISE:
+        if scale is not None:
             pixel_filter = (pixel_filter - mean) / deviation * tl.load(scale + k) + tl.load(shift + k)
         channel_filter = tl.load(channel + k * ALL_CHANNELS + c, mask=c < ALL_CHANNELS, other=0.0).to(tl.float32)
         total += values.to(tl.float32) * pixel_filter[:, None] * channel_filter[None, :]
@@ -195,13 +194,12 @@ def filter_pixels(
     out = torch.empty_like(x)
     block_c, block_p, num_warps = CHANNELS_LAST_BLOCK if channels_last else CONTIGUOUS_BLOCK
     grid = (triton.cdiv(height * width, block_p), triton.cdiv(channels, block_c), batch)
-    normalise = scale is not None
     filter_kernel[grid](
         x,
         rearrange(channel, "b c i j -> b (i j) c").contiguous(),  # neighbouring channels in one load
         spatial.contiguous(),
-        scale if normalise else x,  # a kernel argument must be a tensor, read or not
-        shift if normalise else x,
+        scale,
+        shift,
         out,
         height,
         width,
@@ -209,7 +207,6 @@ def filter_pixels(
         SIDE=channel.shape[-1],
         CHANNELS_LAST=channels_last,
         TRANSPOSED=transposed,
-        NORMALISE=normalise,
         BLOCK_C=block_c,
         BLOCK_P=block_p,
         num_warps=num_warps,
