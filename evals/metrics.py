@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
+from frfsr.checkpoints import read_checkpoint
 from frfsr.errors import UserError
 from frfsr.pixels import BT601, to_pixels
+from frfsr.states import unwrap
 
 Picture = Image.Image | np.ndarray | torch.Tensor
 
@@ -233,7 +233,7 @@ def _lpips_network(alexnet: str | Path | None) -> torch.nn.Module:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # lpips uses a deprecated argument
             network = lpips.LPIPS(net="alex", version="0.1", pnet_rand=alexnet is not None, verbose=False)
         if alexnet is not None:
-            weights = load_file(alexnet)
+            weights = unwrap(read_checkpoint(alexnet), str(alexnet))
             network.net.load_state_dict(
                 {
                     f"{name}.{kind}": weights[f"features.{n}.{kind}"]
@@ -241,7 +241,7 @@ def _lpips_network(alexnet: str | Path | None) -> torch.nn.Module:
                     for kind in ("weight", "bias")
                 }
             )
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, UserError) as error:
         source = f"read torchvision's AlexNet convolutions from {alexnet}" if alexnet else "download AlexNet for LPIPS"
         raise UserError(f"cannot {source}: {error}") from error
     return network

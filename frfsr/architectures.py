@@ -25,6 +25,7 @@ from frfsr.peers import (
     ttsr,
     wtrn,
 )
+from frfsr.settings import shortened
 
 DTYPES = {name: getattr(torch, name) for name in names.DTYPES}
 
@@ -237,7 +238,7 @@ def find_architecture(name: str) -> Architecture:
         UserError: there is none; it lists the names.
     """
     if name not in ARCHITECTURES:
-        raise UserError(f"unknown architecture {name!r}: use {', '.join(ARCHITECTURES)}.")
+        raise UserError(f"unknown architecture {shortened(name)}: use {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[name]
 
 

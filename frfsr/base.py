@@ -13,7 +13,7 @@ from frfsr.errors import UserError
 from frfsr.network import Network
 from frfsr.parts import RRDBNet
 from frfsr.peers.single_image import SingleImageNetwork, recognise
-from frfsr.states import unwrap
+from frfsr.states import require_sound, unwrap
 
 
 class Adapted(SingleImageNetwork):
@@ -169,6 +169,8 @@ def from_checkpoint(checkpoint: Mapping[str, Any], label: str, dtype: torch.dtyp
     Raises:
         UserError: the weights are of no network that is known, or not x4 of RGB images.
     """
+    if not isinstance(checkpoint, Mapping):
+        raise UserError(f"{label} is not a checkpoint of weights but a {type(checkpoint).__name__}.")
     try:
         known = recognise(unwrap(checkpoint, label))
     except UserError:  # spandrel has rules of its own for what a checkpoint may hold
@@ -193,12 +195,13 @@ def from_spandrel(checkpoint: Mapping[str, Any], label: str, dtype: torch.dtype)
         raise UserError(
             f"{label} is none of our single-image networks; others need spandrel: pip install 'frfsr[sisr]'"
         ) from error
+    require_sound(checkpoint, label)
     try:
         descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(dict(checkpoint))
     except spandrel.UnsupportedModelError as error:
         raise UserError(f"{label}: neither frfsr nor spandrel knows a network with these weights.") from error
     except Exception as error:  # spandrel builds a network of sizes that it guesses, which can fail in any way
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"spandrel cannot load {label}: {reason[:160]}") from error
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise UserError(f"{label} is a network for {descriptor.architecture.name}, which needs more than an image.")

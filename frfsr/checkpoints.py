@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -27,7 +28,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from frfsr.errors import UserError
-from frfsr.states import require_same_keys
+from frfsr.settings import shortened
+from frfsr.states import as_kept, require_same_keys
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
@@ -119,7 +121,7 @@ def find_weights(name_or_path: str | Path, hub: HubOptions | None = None) -> Pat
 def _local(name_or_path: str | Path) -> Path | None:
     """The file or folder that is meant, or None for a Hub id."""
     name = str(name_or_path)
-    if isinstance(name_or_path, str) and name and "/" not in name and os.path.isdir(PACKAGED / name):
+    if isinstance(name_or_path, str) and name.strip(".") and "/" not in name and os.path.isdir(PACKAGED / name):
         return PACKAGED / name
     path = Path(name).expanduser()
     if name and os.path.exists(path):  # unlike Path.exists, it bears names that are no paths at all
@@ -180,15 +182,16 @@ def read_config(files: ModelFiles) -> tuple[str, dict[str, Any]]:
         UserError: it is no JSON object, or of a later version.
     """
     try:
-        values = json.loads(files.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = json.loads(files.config.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{CONFIG} of {files.label} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{CONFIG} of {files.label} is no JSON object.")
     version = values.pop("format", FORMAT)
     if version != FORMAT:
-        raise UserError(f"{files.label} has format {version!r}, this version reads {FORMAT}: update frfsr.")
-    return str(values.pop("architecture", "frfsr")), values
+        raise UserError(f"{files.label} has format {shortened(version)}, this version reads {FORMAT}: update frfsr.")
+    architecture = values.pop("architecture", "frfsr")
+    return architecture if isinstance(architecture, str) else shortened(architecture), values
 
 
 def load_module(make: Callable[[], Module], files: ModelFiles) -> Module:
@@ -216,17 +219,11 @@ def load_module(make: Callable[[], Module], files: ModelFiles) -> Module:
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{WEIGHTS} of {files.label} cannot be read ({reason}): fetch it again.") from error
-    broken = next((name for name, value in state.items() if not torch.isfinite(value).all()), None)
-    if broken:
-        raise UserError(f"{files.label} has weights that are NaN or infinite ({broken}): take other weights.")
-    loaded = {
-        name: torch.empty_strided(kept.shape, kept.stride(), dtype=kept.dtype).copy_(state[name])
-        for name, kept in empty.items()
-    }
+    loaded = {name: as_kept(state[name], kept, f"{name} of {files.label}") for name, kept in empty.items()}
     module.load_state_dict(loaded, assign=True)
     if any(buffer.is_meta for buffer in module.buffers()):  # which are not stored
         module = make()
-        module.load_state_dict(state)
+        module.load_state_dict(loaded)
     return module
 
 
@@ -240,13 +237,32 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         What it holds, by key, on the CPU.
 
     Raises:
-        UserError: the file is missing or is neither.
+        UserError: the file is missing, damaged or neither.
     """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot read the checkpoint {path}: it is no file.")
     try:
-        if Path(path).suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as content:
+            damaged = damaged_entry(content)
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror or error}.") from error
+    if damaged:
+        raise UserError(f"the checkpoint {path} is damaged ({damaged} has another checksum): fetch it again.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling something else than a checkpoint can fail in any way
-        raise UserError(f"{path} is not a checkpoint: give a .pth or .safetensors file of weights.") from error
+        raise UserError(
+            f"{path} is not a checkpoint, or not a whole one: give a .pth or .safetensors file of weights."
+        ) from error
+
+
+def damaged_entry(content: BinaryIO) -> str | None:
+    """The first part of a .pth file whose checksum, at which torch does not look, is wrong; None if there is none."""
+    try:
+        with ZipFile(content) as archive:
+            return archive.testzip()
+    except (BadZipFile, NotImplementedError, RuntimeError):  # not in the form of today, or not even whole
+        return None

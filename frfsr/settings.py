@@ -17,6 +17,7 @@ from frfsr.errors import UserError
 
 Settings = TypeVar("Settings")
 
+SHOWN = 60  # characters of a wrong value in a message
 Count = Annotated[int, Field(ge=0, le=100_000_000)]
 Positive = Annotated[int, Field(ge=1, le=100_000_000)]
 Width = Annotated[int, Field(ge=1, le=2048)]
@@ -84,9 +85,9 @@ def require_known(config_class: type, values: Mapping[str, Any]) -> None:
     known = [field.name for field in fields(config_class)]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+            near = difflib.get_close_matches(str(key)[:SHOWN], known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
-            raise UserError(f"unknown key {key!r} in the configuration; {hint}")
+            raise UserError(f"unknown key {shortened(key)} in the configuration; {hint}")
 
 
 def require_divisible(name: str, value: int, divisor_name: str, divisor: int) -> None:
@@ -112,12 +113,18 @@ def _explain(config_class: type, error: ValidationError) -> str:
     if isinstance(cause, UserError):
         return str(cause)
     name = str(fault["loc"][0])
-    given = next((item for item in [fault["input"]] if not isinstance(item, dict)), "another value")
+    given = "another value" if isinstance(fault["input"], dict) else shortened(fault["input"])
     annotation = next((field.type for field in fields(config_class) if field.name == name), None)
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) is Literal:
-        return f"{name} must be one of {', '.join(map(str, get_args(annotation)))}, got {given!r}."
+        return f"{name} must be one of {', '.join(map(str, get_args(annotation)))}, got {given}."
     place = f"{name}[{fault['loc'][1]}]" if len(fault["loc"]) > 1 and isinstance(fault["loc"][1], int) else name
     reason = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{place}: {reason}, got {given!r}."
+    return f"{place}: {reason}, got {given}."
+
+
+def shortened(value: Any) -> str:
+    """How a message shows what a file says, which can be of any length."""
+    text = repr(value[:SHOWN]) if isinstance(value, str | list | tuple) else repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -13,6 +13,8 @@ from frfsr.errors import UserError
 from frfsr.recipes.effects import require_effect
 from frfsr.settings import Count, Positive, Rate, Share, from_mapping, require_divisible, settings
 
+NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What text that is none, or nests too deep, or has an impossible date, raises."""
 RECIPES = Path(__file__).parent
 Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)]
 """YAML reads a bare no as false."""
@@ -237,7 +239,7 @@ def load_config(
     file = find_recipe(name)
     try:
         values = yaml.safe_load(file.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, *NO_YAML) as error:
         raise UserError(f"cannot read the configuration {name}: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"cannot read the configuration {name}: it must be lines of KEY: VALUE.")
@@ -250,7 +252,7 @@ def load_config(
             target, key = values.setdefault("model", {}), key.removeprefix("model.")
         try:
             target[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except NO_YAML as error:
             raise UserError(f"{change!r}: the value is no YAML; quote the whole setting if it has blanks.") from error
     matching = values.get("stage") in ("teacher", "student")
     return from_mapping(config_class or (MatchingConfig if matching else TrainingConfig), values)

@@ -199,7 +199,7 @@ def restoration_sizes(state: State) -> dict[str, Any]:
         groups=size(state, f"{root}.down_large_dyn_agg.conv_offset_mask.weight") // (3 * 9),
         channels=size(state, f"{root}.unet_head.weight"),
         depths=tuple(count(state, f"{layers}{n}.residual_group.blocks.") for n in groups),
-        heads=tuple(state[key].shape[1] for key in heads if size(state, key)),
+        heads=tuple(size(state, key, 1) for key in heads),
         window=(isqrt(size(state, f"{first}.attn.relative_position_bias_table")) + 1) // 2,
         hidden=size(state, f"{first}.mlp.fc1.weight"),
     )

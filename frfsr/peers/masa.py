@@ -290,7 +290,7 @@ def from_published(checkpoint: Mapping[str, Any]) -> MASA:
     network = MASA(MASAConfig.published(channels=size(state, "enc.conv_L1.weight"), **counts))
     # Published for BGR images.
     for key, dimension in (("enc.conv_L1.weight", 1), ("decoder.conv_out.weight", 0), ("decoder.conv_out.bias", 0)):
-        if key in state:
+        if key in state and state[key].dim() > dimension:
             state[key] = state[key].flip(dimension)
     load_published(network.aggregation, state, NAMES, "masa")
     return network.eval()

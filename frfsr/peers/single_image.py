@@ -14,7 +14,7 @@ from frfsr.errors import UserError
 from frfsr.network import Network, SRResult, enlarge_8_bit
 from frfsr.peers.layers import conv, shuffle, tensorflow_bicubic
 from frfsr.pixels import channel_constant, luma
-from frfsr.settings import Depth, Width, settings
+from frfsr.settings import Depth, Share, Width, settings
 from frfsr.states import Names, State, count, load_published, size, unwrap
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # RGB of EDSR's training photos
@@ -46,7 +46,7 @@ class ResidualConfig:
 
     channels: Width = 64
     blocks: Depth = 16
-    residual_scale: float = 1.0
+    residual_scale: Share = 1.0
 
 
 @settings

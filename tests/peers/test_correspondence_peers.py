@@ -201,6 +201,17 @@ def test_wrong_checkpoints_are_refused(peer, fault) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_weights_of_any_other_shape_are_refused(peer) -> None:
+    checkpoint = published_state(small_network(peer), peer)
+    for part in checkpoint if peer.parts else [None]:
+        state = checkpoint if part is None else checkpoint[part]
+        for key in list(state)[::12]:
+            for other in (torch.tensor(1.0), state[key].flatten()[1:], state[key][None]):
+                changed = state | {key: other}
+                with pytest.raises(UserError):
+                    peer.from_published(changed if part is None else checkpoint | {part: changed})
+
+
 def test_other_files_are_refused(peer) -> None:
     for checkpoint in ({}, {"net_g": {}}, {"weight": torch.zeros(1)}):
         with pytest.raises(UserError):
