@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from frfsr.commands import data, explain, models, page, training, upscale
 from frfsr.commands.arguments import Parser, add_command
-from frfsr.errors import ImageWarning, UserError
+from frfsr.errors import ImageWarning, UserError, one_line
 from frfsr.evals import commands as evaluation
 
 FINDINGS, PROBLEM, INTERRUPTED = 1, 2, 130  # exit codes; argparse, too, answers bad input with 2
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here, and not at Python's end, where nobody can answer a broken pipe
     except UserError as error:
-        print("frfsr:", *str(error).split(), file=sys.stderr)
+        print("frfsr:", one_line(error), file=sys.stderr)
         return PROBLEM
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
@@ -53,15 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINDINGS
     except OSError as error:  # a name that is too long, a disk that is full or fails: nothing that a traceback explains
-        place = f"{str(error.filename)[:200]}: " if error.filename else ""
-        print(f"frfsr: {place}{error.strerror or error}", file=sys.stderr)
+        place = f"{one_line(error.filename)[:200]}: " if error.filename else ""
+        print(f"frfsr: {place}{error.strerror or one_line(error)}", file=sys.stderr)
         return PROBLEM
 
 
 def show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_, **__) -> None:
     """Print a warning about a file in one line, any other as Python does; arguments as for `warnings.showwarning`."""
     is_ours = issubclass(category, ImageWarning)
-    text = f"frfsr: {message}\n" if is_ours else warnings.formatwarning(message, category, filename, lineno)
+    text = f"frfsr: {one_line(message)}\n" if is_ours else warnings.formatwarning(message, category, filename, lineno)
     sys.stderr.write(text)
 
 

@@ -10,8 +10,10 @@ from datasets import Dataset, DatasetInfo, Features, Image, List, concatenate_da
 from tqdm import tqdm
 
 from frfsr import packs
+from frfsr.building.options import require_pack_name
 from frfsr.decoding import RGBImage, decode_image, stored_bytes
 from frfsr.errors import UserError
+from frfsr.imageio import is_same_file
 from frfsr.layouts import Fault
 from frfsr.sources import Options, Pairs, Rows, Source, open_source, slice_rows
 
@@ -149,9 +151,12 @@ def pack(
         The number of pairs.
 
     Raises:
-        UserError: wrong layout, an unreadable image, or `out` cannot be written.
+        UserError: wrong layout, an unreadable image, or `out` cannot be written, is no name of a pack or the source.
     """
     out = Path(out)
+    require_pack_name(out)
+    if isinstance(source, str | Path) and is_same_file(out, source):
+        raise UserError(f"{out} is the source itself: it would be overwritten; give another name.")
     if not out.parent.is_dir():
         raise UserError(f"cannot write {out}: there is no folder {out.parent}")
     pairs = load_pairs(source, split, decode=False, revision=revision, token=token)

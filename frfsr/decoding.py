@@ -74,8 +74,17 @@ def stored_bytes(file: dict, token: str | bool | None = None) -> bytes:
     try:
         if "://" not in path:
             return Path(path).read_bytes()
-        options = {"token": token} if path.startswith("hf://") else {}
-        filesystem, place = fsspec.url_to_fs(path, **options)
+        return read_url(path, token)
+    except (OSError, ValueError) as error:  # the latter for names that no file can have
+        raise UserError(f"{path!r} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_url(url: str, token: str | bool | None = None) -> bytes:
+    """Read a file of the network; arguments and errors as for `stored_bytes`."""
+    options = {"token": token} if url.startswith("hf://") else {}
+    try:
+        filesystem, place = fsspec.url_to_fs(url, **options)
         return filesystem.cat_file(place)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # each protocol has a client of its own, perhaps not installed, with errors of its own
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"{url} cannot be read: {reason}") from error

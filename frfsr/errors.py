@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the caller can repair, and the one warning about files."""
+"""The one exception for mistakes that the caller can repair, the one warning about files, and how both are shown."""
 
 
 class UserError(ValueError):
@@ -11,3 +11,9 @@ class UserError(ValueError):
 
 class ImageWarning(UserWarning):
     """Said of a file that was read or written, but not all of it, or not without doubt; one line that names it."""
+
+
+def one_line(text: object) -> str:
+    """A message, or a name of a file in it, as a terminal can show it: blanks for line ends, no control characters."""
+    shown = "".join(letter if letter.isprintable() or letter.isspace() else "\ufffd" for letter in str(text))
+    return " ".join(shown.split())

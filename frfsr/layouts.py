@@ -5,12 +5,11 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from frfsr.errors import UserError
+from frfsr.errors import UserError, one_line
 from frfsr.splits import named_split, split_folder
 
 IMAGE_SUFFIXES = {
@@ -37,7 +36,7 @@ class Fault:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
+        return f"{one_line(self.name)}: {one_line(self.reason)}"
 
 
 class FilePair(NamedTuple):
@@ -85,9 +84,17 @@ def scan(path: Path, split: str) -> Layout:
         layout = _scan_groups(files)
     else:
         layout = Layout("plain folder, no references", [FilePair(file.stem, file, []) for file in files])
+    odd = [pair for pair in layout.pairs if not all(map(_is_text, (pair.input, *pair.references)))]
+    layout.faults += [Fault(pair.name, "a file's name is no UTF-8: rename it") for pair in odd]
+    layout.pairs = [pair for pair in layout.pairs if pair not in odd]
     if not layout.pairs and not layout.faults:
         raise UserError(f"{folder} holds no images; expected {LAYOUTS}")
     return layout
+
+
+def _is_text(path: Path) -> bool:
+    """Whether the path can be stored as text, which names of other encodings cannot."""
+    return os.fsencode(path).isascii() or "\ufffd" not in os.fsencode(path).decode(errors="replace")
 
 
 def _unwrapped(folder: Path) -> Path:
@@ -100,8 +107,16 @@ def _unwrapped(folder: Path) -> Path:
 def images(folder: Path) -> list[Path]:
     """The image files of a folder in order of their names; those with a leading dot (macOS's ._x.png) are none."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+        names = [entry.name for entry in entries if not entry.name.startswith(".") and _is_file(entry)]
     return [folder / name for name in sorted(names) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link to one that is gone: that is not passed over but named when it is read."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry))
+    except OSError:  # links in a circle
+        return True
 
 
 def _scan_input_ref(folder: Path) -> Layout:
@@ -191,7 +206,7 @@ def _scan_metadata(file: Path, split: str) -> Layout:
         if len(inputs) != 1:
             layout.faults.append(Fault(place, "no file_name"))
             continue
-        faults = [Fault(name, "missing") for name in [*inputs, *references] if not (file.parent / name).is_file()]
+        faults = [Fault(name, "missing") for name in [*inputs, *references] if not os.path.isfile(file.parent / name)]
         if with_references and not references:
             faults.append(Fault(inputs[0], "no reference"))
         layout.faults += faults
@@ -201,21 +216,23 @@ def _scan_metadata(file: Path, split: str) -> Layout:
     return layout
 
 
-def _metadata_rows(file: Path) -> Iterator[tuple[int, dict]]:
+def _metadata_rows(file: Path) -> list[tuple[int, dict]]:
     """(line number, row) of metadata.jsonl or metadata.csv."""
-    with open(file, encoding="utf-8-sig", newline="") as lines:
-        if file.suffix == ".csv":
-            yield from enumerate(csv.DictReader(lines), start=2)
-            return
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise UserError(f"{file}, line {number} is no JSON: {error}") from error
-                if not isinstance(row, dict):
-                    raise UserError(f"{file}, line {number} is no JSON object")
-                yield number, row
+    is_csv, rows = file.suffix == ".csv", []
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as lines:
+            read = csv.DictReader(lines) if is_csv else (json.loads(line) if line.strip() else None for line in lines)
+            for row in read:
+                rows.append((len(rows) + 1 + is_csv, row))
+    except (ValueError, RecursionError, csv.Error) as error:
+        kind = "CSV" if is_csv else "JSON"
+        raise UserError(f"{file}, line {len(rows) + 1 + is_csv} is no {kind}: {error}") from error
+    for number, row in rows:
+        if isinstance(row, dict) and None in row:
+            raise UserError(f"{file}, line {number} has more values than there are columns")
+        if row is not None and not isinstance(row, dict):
+            raise UserError(f"{file}, line {number} is no JSON object")
+    return [(number, row) for number, row in rows if row is not None]
 
 
 def _file_names(row: dict) -> tuple[list[str], list[str]]:

@@ -41,12 +41,16 @@ def pair_features(columns: pa.Schema, origin: str | Path, image: Image) -> Featu
     references = "references" if "references" in names else "reference"
     if "input" not in names or references not in names:
         raise UserError(f"{origin} has the columns {sorted(names)}, needed are: input, reference (or references)")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"{origin} has several columns of the name {min(twice)}: rename all but one")
     for column in ("input", references):
-        kind = columns.field(column).type
+        kind, needed = columns.field(column).type, "images"
         if column == "references":
-            kind = getattr(kind, "value_type", kind)
-        if not _holds_files(kind):
-            raise UserError(f"{origin}: the column {column} holds {kind}, needed are images: bytes, or bytes and path")
+            kind, needed = (kind.value_type, needed) if hasattr(kind, "value_type") else (kind, "lists of images")
+        if needed != "images" or not _holds_files(kind):
+            raise UserError(
+                f"{origin}: the column {column} holds {kind}, needed are {needed}: bytes, or bytes and path"
+            )
     others = [columns.field(name) for name in names if name not in ("name", "input", "reference", "references")]
     kept = Features.from_arrow_schema(pa.schema(others, columns.metadata))
     return Features({"name": Value("string"), "input": image, "references": List(image), **kept})
@@ -71,8 +75,9 @@ def normalised(batch: pa.Table, features: Features, first_row: int) -> pa.Table:
         The rows.
     """
     columns = {name: batch[name].combine_chunks() for name in batch.column_names}
-    if "name" not in columns:
-        columns["name"] = pa.array([f"{first_row + row:06d}" for row in range(len(batch))])
+    numbers = pa.array([f"{first_row + row:06d}" for row in range(len(batch))])
+    named = columns["name"].cast(pa.string()) if "name" in columns else pa.nulls(len(batch), pa.string())
+    columns["name"] = pc.call_function("coalesce", [named, numbers])
     columns["input"] = _as_files(columns["input"])
     if "references" in columns:
         lists = columns["references"]

@@ -123,6 +123,8 @@ def slice_rows(rows: Rows, part: str) -> Rows:
         (part_of_all,) = ReadInstruction.from_spec(f"all{part}").to_absolute({"all": len(rows)})
     except (ValueError, AssertionError) as error:
         raise UserError(f"{part} is no slice of {len(rows)} rows; examples: [:100], [10%:], [-20:]") from error
+    if part_of_all.to <= part_of_all.from_:
+        raise UserError(f"{part} of {len(rows)} rows leaves none")
     return rows.select(range(part_of_all.from_, part_of_all.to))
 
 
@@ -208,10 +210,10 @@ def _load(origin: str, name: str, options: Options, **arguments: Any) -> Pairs:
 
 
 def _quietly(origin: str | Path, load: Callable[[], Any]) -> Any:
-    """The many errors of `datasets` as one."""
+    """The many errors of `datasets`, of file systems and of their clients, perhaps not installed, as one."""
     try:
         return load()
-    except (DatasetsError, OSError, ValueError) as error:
+    except (DatasetsError, OSError, ValueError, ImportError, NotImplementedError, RuntimeError) as error:
         telling = error if isinstance(error, DatasetNotFoundError) else error.__cause__ or error
         reason = (str(telling).splitlines() or [type(telling).__name__])[0].rstrip(".")
         raise UserError(f"cannot load {origin}, neither as a local path nor from the Hub: {reason}") from error

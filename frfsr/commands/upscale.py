@@ -15,7 +15,7 @@ from frfsr.commands.arguments import (
     max_pixels,
     upscaling_options,
 )
-from frfsr.errors import UserError
+from frfsr.errors import UserError, one_line
 from frfsr.upscaling.options import Options, Report, duration
 
 if TYPE_CHECKING:
@@ -150,11 +150,11 @@ def run_batch(jobs: "list[Job]", settings: Options, options: argparse.Namespace)
                     upscale_job(job, images, job.output, tools, quiet=options.quiet, is_batch=True)
                     done += 1
                 except UserError as error:
-                    text = " ".join(str(error).split())
+                    text = one_line(error)
                     faults.append(text if job.photo in text else f"{job.photo}: {text}")
     finally:  # also when it is interrupted
         for fault in faults:
-            print("frfsr:", fault, file=sys.stderr)
+            print("frfsr:", one_line(fault), file=sys.stderr)
         if faults or not options.quiet:
             missing = len(jobs) - done - skipped - len(faults)
             rest = f", {missing} not begun: the same command goes on" if missing else ""
@@ -174,7 +174,7 @@ def fault_of(job: "Job", limit: int) -> str | None:
             return None
         reason = f"{result.pixels.shape[1]}x{result.pixels.shape[0]} pixels are not {width}x{height}"
     except UserError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
     return f"{job.output} exists, but is not the result of {job.photo} ({reason}): give --force to replace it."
 
 
@@ -245,7 +245,7 @@ def upscale_job(
         sources = describe_views(upscaled.report, job.references)
         lines.append(f"{job.output}: {width}x{height} in {seconds} by {tools.label}, {sources}")
     for line in lines:
-        tqdm.write(f"frfsr: {line}", file=sys.stderr)
+        tqdm.write(f"frfsr: {one_line(line)}", file=sys.stderr)
 
 
 def describe_views(report: Report, names: Iterable[str]) -> str:

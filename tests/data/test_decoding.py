@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frfsr.data import decode_image, load_pairs
+from frfsr.data import load_pairs
+from frfsr.decoding import decode_image, image_size, stored_bytes
 from frfsr.errors import UserError
 
 
@@ -37,11 +38,15 @@ def test_transparency_is_dropped_and_colours_stay(mode: str) -> None:
         {"bytes": b"", "path": "x.png"},
         {"bytes": None, "path": "/no/where/x.png"},
         {"bytes": None, "path": "memory://no/where/x.png"},
+        {"bytes": None, "path": "nowhere://x.png"},
+        {"bytes": None, "path": "http://127.0.0.1:9/x.png"},
+        {"bytes": None, "path": "a\0/x.png"},
     ],
 )
 def test_what_cannot_be_read_is_named(file: dict) -> None:
-    with pytest.raises(UserError, match=r"x\.png"):
-        decode_image(file)
+    for read in (decode_image, image_size, stored_bytes)[: 3 if file["bytes"] is None else 2]:
+        with pytest.raises(UserError, match=r"x\.png"):
+            read(file)
 
 
 def test_images_of_streamed_datasets_may_be_urls(tmp_path: Path, picture) -> None:

@@ -1,6 +1,7 @@
 """Every folder layout of image pairs, and what is said about folders that are wrong."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,9 @@ def test_an_image_folder_of_several_splits(tmp_path: Path, save, shades) -> None
         ('{"title": "z"}', "metadata.jsonl, line 3: no file_name"),
         ("file_name: a.png", "metadata.jsonl, line 3 is no JSON"),
         ("[1]", "metadata.jsonl, line 3 is no JSON object"),
+        ("[" * 10**5, "metadata.jsonl, line 3 is no JSON"),
+        ('{"file_name": "a\\u0000.png", "reference_file_name": "b.png"}', "a\ufffd.png: missing"),
+        ('{"file_name": "' + "a" * 5000 + '", "reference_file_name": "b.png"}', "a: missing"),
     ],
 )
 def test_bad_rows_of_metadata(line: str, message: str, tmp_path: Path, image_folder) -> None:
@@ -179,6 +183,39 @@ def test_bad_rows_of_metadata(line: str, message: str, tmp_path: Path, image_fol
         file.write(line + "\n")
     with pytest.raises(UserError, match=message):
         load_pairs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"file_name,reference_file_name\na.png,b.png,c.png\n", "line 2 has more values than there are columns"),
+        (b"file_name\n" + b"x" * 2**18 + b"\n", "line 2 is no CSV"),
+        (b"\xff\xfe,\n", "is no CSV"),
+    ],
+)
+def test_bad_tables_of_metadata(content: bytes, message: str, tmp_path: Path, save) -> None:
+    save(tmp_path, a=1, b=2)
+    (tmp_path / "metadata.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_pairs(tmp_path)
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path: Path, cufed) -> None:
+    folder = cufed(tmp_path)
+    (folder / "input" / "gone.png").symlink_to("/nowhere.png")
+    (folder / "ref" / "gone.png").symlink_to("gone.png")
+    with pytest.raises(UserError, match=r"gone\.png: No such file"):
+        load_pairs(tmp_path)[2]
+
+
+def test_names_that_are_no_text_are_named(tmp_path: Path, cufed) -> None:
+    folder = cufed(tmp_path)
+    for place in ("input", "ref"):
+        (folder / place / os.fsdecode(b"\xff.png")).write_bytes((folder / place / "a.png").read_bytes())
+    pairs = open_pairs(tmp_path)
+    assert [str(fault) for fault in pairs.faults] == ["\ufffd: a file's name is no UTF-8: rename it"]
+    assert pairs.rows["name"][:] == ["a", "b"]
+    assert str(Fault("a\nb\x1b[31m", "odd")) == "a b\ufffd[31m: odd"
 
 
 @pytest.fixture

@@ -135,11 +135,13 @@ def test_rows_without_images_are_named(tmp_path: Path, png) -> None:
         ({"input": [1], "reference": [2]}, "the column input holds int64, needed are images"),
         ({"input": [b"x"], "reference": [2.5]}, "the column reference holds double, needed are images"),
         ({"input": [b"x"], "references": [[1]]}, "the column references holds int64, needed are images"),
+        ({"input": [b"x"], "references": ["x"]}, "the column references holds string, needed are lists of images"),
+        (pa.table([[b"x"]] * 3, names=["input", "input", "reference"]), "several columns of the name input"),
         ({"input": pa.array([], pa.binary()), "reference": pa.array([], pa.binary())}, "holds no pairs"),
     ],
 )
 def test_unsuitable_packs_are_one_line(columns: dict, message: str, streaming: bool, tmp_path: Path) -> None:
-    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(columns), tmp_path / "p.parquet")
     with pytest.raises(UserError, match=message) as error:
         load_pairs(tmp_path, streaming=streaming)
     assert "\n" not in str(error.value)
@@ -163,6 +165,24 @@ def test_packs_with_different_columns(tmp_path: Path, png) -> None:
     write(tmp_path / "b.parquet", [{"name": "n", "input": png(1), "reference": png(2)}])
     with pytest.raises(UserError, match=r"b.parquet has no column 'source', which .*a.parquet has"):
         load_pairs(tmp_path)
+
+
+def test_rows_whose_name_is_null_are_numbered(tmp_path: Path, png) -> None:
+    columns = {"name": ["a", None], "input": [png(1), png(2)], "reference": [png(3), png(4)]}
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    assert load_pairs(tmp_path / "p.parquet")["name"][:] == ["a", "000001"]
+    assert pack(tmp_path / "p.parquet", tmp_path / "q.parquet") == 2
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "./p.parquet", "pack", "pack.txt"])
+def test_what_a_pack_must_not_be_called(name: str, tmp_path: Path, png, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"input": [png(1)], "reference": [png(2)]}), "p.parquet")
+    before = Path("p.parquet").read_bytes()
+    with pytest.raises(UserError, match=r"would be overwritten|must end in \.parquet"):
+        pack("p.parquet", name)
+    assert [file.name for file in tmp_path.iterdir()] == ["p.parquet"]
+    assert Path("p.parquet").read_bytes() == before
 
 
 def test_a_pack_is_whole_or_absent(tmp_path: Path, save) -> None:

@@ -96,6 +96,12 @@ def test_slices(split: str, expected: str, tmp_path: Path, write, save) -> None:
     assert names(tmp_path / "photos", split) == list(expected)
 
 
+@pytest.mark.parametrize("split", ["train[:0]", "train[2:]", "train[2:1]", "train[:1]+train[5:]"])
+def test_slices_that_leave_nothing(split: str, tmp_path: Path, write) -> None:
+    with pytest.raises(UserError, match="of 2 rows leaves none"):
+        load_pairs(write(tmp_path / "p.parquet", 1, 2), split)
+
+
 @pytest.mark.parametrize("split", ["train[a:b]", "train[", "[:2]", ""])
 def test_slices_that_are_none(split: str, tmp_path: Path, write) -> None:
     with pytest.raises(UserError, match=r"is no (slice|split)"):

@@ -205,7 +205,7 @@ def test_weights_of_any_other_shape_are_refused(peer) -> None:
     checkpoint = published_state(small_network(peer), peer)
     for part in checkpoint if peer.parts else [None]:
         state = checkpoint if part is None else checkpoint[part]
-        for key in list(state)[::12]:
+        for key in list(state)[::60]:
             for other in (torch.tensor(1.0), state[key].flatten()[1:], state[key][None]):
                 changed = state | {key: other}
                 with pytest.raises(UserError):
