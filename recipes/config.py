@@ -38,7 +38,8 @@ class RunConfig:
     """What every run has. Sizes are in HR pixels, rates are Adam's."""
 
     model: dict[str, Any] = Field(default_factory=lambda: {"preset": "paper"})  # preset and changes to it
-    init: dict[str, str] = Field(default_factory=dict)  # part of the model (or "all") -> weights, see docs/training.md
+    # part of the model (or "all") -> weights, or several whose mean is taken; see docs/training.md
+    init: dict[str, str | list[str]] = Field(default_factory=dict)
 
     data: Place = ""  # training pairs, as for frfsr.data.load_pairs
     photos: str | list[str] | None = None  # further HR photos, in one or several places, for stages without references

@@ -113,23 +113,47 @@ def part_state(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     raise UserError(f"init: these weights have no part {part}; give {vgg_or}those of an FRFSR that has it.")
 
 
-def load_part(model: nn.Module, part: str, weights: str) -> str:
+def load_part(model: nn.Module, part: str, weights: str | list[str]) -> str:
     """Copy the weights of one part, or of `all` the model, into it.
 
     Args:
         model: gets them.
         part: a part's name, or all.
-        weights: see `read`.
+        weights: see `read`; of several the mean is taken, as of fine-tunings of one network (Wortsman et al., "Model
+            soups", ICML 2022).
 
     Returns:
-        The SHA-256 of their file.
+        The SHA-256 of their file; of several, joined by +.
 
     Raises:
         UserError: they cannot be read, or are of another network.
     """
-    pretrained = read(weights, f"init {part}", BACKBONES.get(part))
+    places = [weights] if isinstance(weights, str) else weights
+    if not places:
+        raise UserError(f"init {part}: the list of weights is empty: name at least one.")
+    found = [read(place, f"init {part}", BACKBONES.get(part)) for place in places]
+    states = [each.state if part == "all" else part_state(each.state, part) for each in found]
     target = model if part == "all" else submodule(model, part)
-    state = pretrained.state if part == "all" else part_state(pretrained.state, part)
+    for place, state in zip(places, states, strict=True):
+        fit(target, state, part, place)
+    if len(states) > 1:
+        names = target.state_dict()
+        target.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in names})
+    return "+".join(each.sha256 for each in found)
+
+
+def fit(target: nn.Module, state: dict[str, Tensor], part: str, weights: str) -> None:
+    """Load a state dict into the module that it is of.
+
+    Args:
+        target: the module.
+        state: the state dict.
+        part: the module's name, for messages.
+        weights: where the state dict comes from, for messages.
+
+    Raises:
+        UserError: it is of another network.
+    """
     try:
         missing, surplus = target.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -138,7 +162,6 @@ def load_part(model: nn.Module, part: str, weights: str) -> str:
         raise UserError(f"init: {weights} lacks {', '.join(missing[:3])} of {part}.")
     if surplus and part == "all":
         raise UserError(f"init: the model has no place for {', '.join(surplus[:3])} of {weights}.")
-    return pretrained.sha256
 
 
 def submodule(model: nn.Module, part: str) -> nn.Module:

@@ -76,6 +76,20 @@ def test_packaged_name():
     assert torch.equal(model.encoder.conv1_1.weight, packaged["encoder.conv1_1.weight"])
 
 
+def test_the_mean_of_several(tmp_path: Path):
+    packaged = load_file(PACKAGED / "frfsr-tiny" / "model.safetensors")
+    file = tmp_path / "changed.safetensors"
+    save_file({name: value + 1 for name, value in packaged.items()}, file)
+    model = FRFSR(FRFSRConfig.tiny())
+    sources = load_part(model, "sife", ["frfsr-tiny", str(file)])
+    assert sources.split("+")[1] == hashlib.sha256(file.read_bytes()).hexdigest()
+    torch.testing.assert_close(model.sife.conv_first.weight, packaged["sife.conv_first.weight"] + 0.5)
+    with pytest.raises(UserError, match="init sife: the list of weights is empty"):
+        load_part(model, "sife", [])
+    with pytest.raises(UserError, match="nowhere"):
+        load_part(model, "sife", ["frfsr-tiny", "./nowhere"])
+
+
 def test_another_network_than_vgg_is_a_user_error(paper, tmp_path: Path):
     file = tmp_path / "alexnet.safetensors"
     save_file({"features.0.weight": torch.zeros(64, 3, 11, 11), "features.3.weight": torch.zeros(192, 64, 5, 5)}, file)

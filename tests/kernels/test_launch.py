@@ -4,7 +4,7 @@ The interpreter runs everything on the CPU, where a buffer left there, or a laun
 """
 
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -82,6 +82,9 @@ def refine_flow() -> tuple[torch.Tensor, ...]:
     return (refine_flow_triton(*(gpu(*shape, dtype=torch.float32) for shape in shapes), 4),)
 
 
+OPERATIONS = [match, warp, dynamic_filter, refine_flow, deform_conv]
+
+
 @pytest.mark.parametrize(
     ("operation", "kernels"),
     [
@@ -99,6 +102,48 @@ def test_kernels_run_where_their_tensors_are(
         results = operation()
     assert launches == kernels
     assert {result.device for result in results} == {SECOND}
+
+
+class NoGPU:
+    """A driver of Triton's that says for what is compiled, as if a GPU were there."""
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self):
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+
+@pytest.mark.compile_only
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+def test_kernels_compile_for_what_they_are_launched_with(
+    operation: Callable[[], tuple[torch.Tensor, ...]], order: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton makes constants of strides of 1 and drops what is None, in tuples too: not every version gets it right."""
+    triton = pytest.importorskip("triton")
+    compiled, run = [], triton.runtime.jit.JITFunction.run
+
+    def compile_only(kernel, *args, **settings) -> None:
+        compiled.append(run(kernel, *args, **settings | {"warmup": True}))
+
+    def image(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        made = torch.empty(shape, dtype=dtype)
+        return made.to(memory_format=order) if made.dim() == 4 else made
+
+    monkeypatch.setitem(globals(), "gpu", image)
+    monkeypatch.setattr(torch.cuda, "device_of", nullcontext)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", compile_only)
+    monkeypatch.setattr(triton.runtime.driver, "_active", NoGPU())
+    operation()
+    assert compiled
+    assert all("ptx" in kernel.asm for kernel in compiled)
 
 
 @pytest.mark.parametrize("config", [FRFSRConfig.paper(), FRFSRConfig.published(reuse=True)], ids=["paper", "published"])
