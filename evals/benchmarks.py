@@ -11,10 +11,11 @@ import numpy as np
 from datasets import Dataset
 
 from frfsr.data import decode_image, open_pairs, stored_bytes
-from frfsr.degrade import LRProtocol, crop_to_multiple, downscale, reorder_patches, upscale_bicubic
+from frfsr.degrade import crop_to_multiple, reorder_patches, upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.evals.choices import BENCHMARKS, ReferenceRule, read_data, rules
 from frfsr.evals.manifests import CUFEDR_POOL, load_manifests
+from frfsr.evals.protocol import Protocol
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ class Item:
     order: tuple[int, ...] = ()
     enlarged: bool = False
 
-    def load(self, protocol: LRProtocol) -> Sample:
+    def load(self, protocol: Protocol) -> Sample:
         """Decode the images and make the LR.
 
         Args:
-            protocol: of the LR.
+            protocol: says how the LR is made.
 
         Returns:
             The images of the sample.
@@ -67,10 +68,10 @@ class Item:
         hr = crop_to_multiple(np.asarray(decode_image(self.input)))
         if min(hr.shape[:2]) == 0:
             raise UserError("smaller than 4x4 pixels")
-        lr = downscale(hr, protocol)
+        lr = protocol.low(hr)
         references = [np.asarray(decode_image(file)) for file in self.references]
         if self.enlarged:
-            references.append(upscale_bicubic(lr, protocol))
+            references.append(upscale_bicubic(lr, protocol.interpolation))
         if self.order:
             references = [reorder_patches(reference, self.order) for reference in references]
         return Sample(self.name, hr, lr, references)
@@ -123,7 +124,7 @@ class TestSet:
         >>> test_set = evals.TestSet("set5", "set5", reference="rotated")
         >>> test_set.label, [item.name for item in test_set]
         ('Set5 (2 of 5)', ['circle', 'ramp'])
-        >>> sample = test_set[0].load("pil")
+        >>> sample = test_set[0].load(evals.Protocol())
         >>> sample.hr.shape, sample.lr.shape, len(sample.references)
         ((64, 80, 3), (16, 20, 3), 1)
     """

@@ -79,7 +79,7 @@ def add_models_and_data(parser: argparse.ArgumentParser, models: list[str]) -> N
     parser.add_argument("--sisr", metavar="NAME", nargs="+", default=[], help="single-image networks, without --base")
     parser.add_argument("--data", metavar="TEST", nargs="+", action="extend", default=[], help=DATA)
     parser.add_argument("--base", metavar="NAME", help="a single-image network (file, folder) whose image is refined")
-    parser.add_argument("--lr", default="pil", metavar="WHOSE", help="bicubic that makes the LR: pil (default), matlab")
+    parser.add_argument("--lr", default="pil", metavar="WHOSE", help="what makes the LR: pil (default), matlab, real")
     parser.add_argument("--border", metavar="N", type=int, default=4, help="pixels left out at each side (4)")
     parser.add_argument("--lpips", metavar="FILE", help="measure LPIPS too: safetensors of AlexNet, or torchvision")
     parser.add_argument("--jobs", metavar="N", type=int, default=1, help="images in flight at a time (1)")

@@ -104,7 +104,7 @@ def evaluate(
     """
     protocol = protocol or Protocol()
     metrics.require_extras(protocol.lpips is not None, protocol.alexnet_file)
-    upscaler, test_set = as_upscaler(model, protocol.lr), as_test_set(benchmark)
+    upscaler, test_set = as_upscaler(model, protocol.interpolation), as_test_set(benchmark)
     state = PartialState()
     mine = range(len(test_set))[state.process_index :: state.num_processes]
 
@@ -145,7 +145,7 @@ def _evaluate_item(
             key = ScoreCache.key(upscaler.identity or "", protocol.identity, fingerprint)
         if cache and (known := cache.get(key)):
             return replace(Score(**known), name=name)
-        score = measure(upscaler, item.load(protocol.lr), protocol)
+        score = measure(upscaler, item.load(protocol), protocol)
     except UserError as error:
         return Fault(name, " ".join(str(error).split()))
     if cache:

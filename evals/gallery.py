@@ -85,7 +85,7 @@ def picture_items(
     network = next((u for u in reversed(upscalers) if isinstance(u, NetworkUpscaler) and u.uses_references), None)
     items: list[Slider | Figure] = []
     for name in choose_images(laboratory, upscalers, benchmark, choice):
-        sample = test_set[test_set.names.index(name)].load(laboratory.protocol.lr)
+        sample = test_set[test_set.names.index(name)].load(laboratory.protocol)
         results = {upscaler.name: upscaler(sample.lr, sample.references) for upscaler in upscalers}
         pictures = list(results.values())
         different = pictures if len(pictures) > 1 else [upscale_bicubic(sample.lr), sample.hr]

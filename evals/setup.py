@@ -103,12 +103,13 @@ def load_upscalers(options: argparse.Namespace, engine: Options) -> "list[Upscal
 
 def load_models(options: argparse.Namespace, engine: Options, models: Sequence[str]) -> "list[Upscaler]":
     """Models by NAME or LABEL=NAME."""
+    from frfsr.evals.protocol import Protocol
     from frfsr.evals.upscalers import load_upscaler
 
-    upscalers = []
+    interpolation, upscalers = Protocol(options.lr).interpolation, []
     for label, name in map(labelled, models):
         base = None if name == BICUBIC else options.base
-        upscaler = load_upscaler(name, options.lr, options.device, engine, base=base)
+        upscaler = load_upscaler(name, interpolation, options.device, engine, base=base)
         upscaler.name = label or upscaler.name
         upscalers.append(upscaler)
     return upscalers

@@ -80,7 +80,18 @@ def stored_bytes(file: dict, token: str | bool | None = None) -> bytes:
 
 
 def read_url(url: str, token: str | bool | None = None) -> bytes:
-    """Read a file of the network; arguments and errors as for `stored_bytes`."""
+    """Read a file of the network.
+
+    Args:
+        url: of any protocol that fsspec knows.
+        token: of the Hub, for `hf://` alone.
+
+    Returns:
+        The file's content.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     options = {"token": token} if url.startswith("hf://") else {}
     try:
         filesystem, place = fsspec.url_to_fs(url, **options)

@@ -12,6 +12,7 @@ from frfsr.evals import manifests
 from frfsr.evals.benchmarks import TestSet, as_test_set
 from frfsr.evals.choices import BENCHMARKS
 from frfsr.evals.evaluation import evaluate
+from frfsr.evals.protocol import Protocol
 from frfsr.evals.upscalers import Bicubic
 
 
@@ -46,7 +47,7 @@ def test_sets_without_references_have_no_levels(plain: Path, recorder) -> None:
 def test_sets_without_references_take_the_enlarged_lr(plain: Path, rule: str, references_of) -> None:
     test_set = TestSet("urban100", plain, rule)
     for index, references in enumerate(references_of(test_set)):
-        sample = test_set[index].load("pil")
+        sample = test_set[index].load(Protocol())
         assert sample.hr.shape == (36, 40, 3)
         assert sample.lr.shape == (9, 10, 3)
         np.testing.assert_array_equal(references[0], Bicubic()(sample.lr, ()))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from frfsr import evals
 from frfsr.config import FRFSRConfig
+from frfsr.degrade import upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.evals.benchmarks import TestSet
 from frfsr.evals.cache import ScoreCache
@@ -26,6 +27,20 @@ def test_the_protocol_changes_the_lr_but_hardly_the_result(plain: Path) -> None:
     )
     assert pil != matlab
     assert pil == pytest.approx(matlab, abs=0.5)
+
+
+def test_photos_as_they_are_are_worse_and_the_same_wherever_they_stand(plain: Path, tmp_path: Path) -> None:
+    whole, real = TestSet("urban100", plain), Protocol("real")
+    name = whole.names[-1]
+    (tmp_path / f"{name}.png").write_bytes(Path(whole.input(len(whole) - 1)["path"]).read_bytes())
+    alone = TestSet("urban100", tmp_path)[0].load(real)
+    again = whole[len(whole) - 1].load(real)
+    assert np.array_equal(alone.lr, again.lr)
+    assert np.array_equal(alone.references[0], upscale_bicubic(alone.lr))
+    samples = [item.load(real) for item in whole]
+    assert not all(np.array_equal(sample.lr, Protocol().low(sample.hr)) for sample in samples)
+    assert "noise" in str(real)
+    assert real.identity != Protocol().identity
 
 
 def test_broken_images_are_reported_and_the_rest_is_evaluated(wrsr: Path, picture, save) -> None:
