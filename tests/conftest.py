@@ -4,7 +4,6 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
@@ -18,21 +17,23 @@ from safetensors.torch import load_file, save_file
 GOLDEN_TOLERANCE = {torch.float64: 2e-6, torch.float32: 5e-5}
 
 
+SMALLER = dict(  # than the tiny network
+    encoder_channels=(4, 4, 8),
+    texture_channels=(8, 8, 8),
+    channels=(8, 8, 8),
+    sife_features=8,
+    sife_growth=4,
+    sife_blocks=1,
+    blocks=(1, 1, 1),
+)
+
+
 @pytest.fixture(scope="session")
 def small_model() -> torch.nn.Module:
     """The tiny network made smaller still, with random weights whose output depends on LR and reference alike."""
     from frfsr import FRFSR, FRFSRConfig
 
-    config = FRFSRConfig.tiny(
-        encoder_channels=(4, 4, 8),
-        texture_channels=(8, 8, 8),
-        channels=(8, 8, 8),
-        sife_features=8,
-        sife_growth=4,
-        sife_blocks=1,
-        blocks=(1, 1, 1),
-    )
-    model = FRFSR(config).eval()
+    model = FRFSR(FRFSRConfig.tiny(**SMALLER)).eval()
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.07, generator=generator)
@@ -48,11 +49,15 @@ def small_model_folder(small_model, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_training(small_model) -> list[str]:
-    """Settings with which a recipe trains a network of `small_model`'s size, in this process, and quickly."""
-    network = [f"model.{name}={json.dumps(value)}" for name, value in asdict(small_model.config).items()]
-    network.remove("model.reuse=false")  # the stage's own choice
-    return [*network, "batch=2", "held_back=2", "warmup=0", "workers=0", "log_every=1", "mixed_precision=no"]
+def short_training() -> list[str]:
+    """Settings with which a recipe runs for a few steps, in this process."""
+    return ["batch=2", "held_back=2", "warmup=0", "workers=0", "log_every=1", "mixed_precision=no"]
+
+
+@pytest.fixture(scope="session")
+def small_training(short_training) -> list[str]:
+    """... and a tiny recipe with a network of `small_model`'s size."""
+    return [*(f"model.{name}={json.dumps(value)}" for name, value in SMALLER.items()), *short_training]
 
 
 @pytest.fixture(scope="session")

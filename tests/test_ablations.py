@@ -1,6 +1,7 @@
 """`frfsr plot` on invented logs, and the ablation tables on runs of one step."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,29 +14,27 @@ from frfsr.errors import UserError
 from frfsr.recipes.plot import plot, read_log
 
 RECIPES = Path(recipe.__file__).parent
-NETWORK = [
-    "model.encoder_channels=[4,4,8]",
-    "model.texture_channels=[4,4,4]",
-    "model.channels=[8,8,8]",
-    "model.blocks=[1,1,1]",
-    "model.sife_features=8",
-    "model.sife_growth=8",
-]
-SHORT = ["crop=32", "reference_side=64", "batch=2", "held_back=2", "warmup=0", "workers=0", "steps=1"]
-SHORT += ["mixed_precision=no"]
+FEW = "crop=32", "steps=1"
 
 
-def run(table: str, config: str, pairs: Path, out: Path, *settings: str) -> int:
-    command = [table, "--config", str(RECIPES / config), "--test", f"own={pairs}"]
-    return ablations.main([*command, f"data={pairs}", f"out={out}", *SHORT, *settings])
+@pytest.fixture
+def run(training_pairs, short_training) -> Callable[..., int]:
+    """run(table, recipe, out, settings...): an ablation of a step for each variant."""
+
+    def run(table: str, config: str, out: Path, *settings: str) -> int:
+        command = [table, "--config", str(RECIPES / config), "--test", f"own={training_pairs}"]
+        reference = f"data={training_pairs}", f"out={out}", "reference_side=64"
+        return ablations.main([*command, *reference, *short_training, *FEW, *settings])
+
+    return run
 
 
-def test_table_vii(training_pairs, tmp_path, capsys):
-    single = ["--config", str(RECIPES / "tiny_sife.yaml"), f"data={training_pairs}", f"out={tmp_path / 's'}"]
-    assert recipe.main([*single, *SHORT, *NETWORK]) == 0
+def test_table_vii(run, training_pairs, small_training, tmp_path, capsys):
+    single = ["--config", "tiny_sife", f"data={training_pairs}", f"out={tmp_path / 's'}"]
+    assert recipe.main([*single, *small_training, *FEW]) == 0
     capsys.readouterr()
-    settings = [f"init={{sife: {tmp_path / 's' / 'weights'}}}", "frozen=[sife]", *NETWORK]
-    assert run("vii", "tiny_rec.yaml", training_pairs, tmp_path / "vii", *settings) == 0
+    settings = [f"init={{sife: {tmp_path / 's' / 'weights'}}}", "frozen=[sife]", *small_training]
+    assert run("vii", "tiny_rec.yaml", tmp_path / "vii", *settings) == 0
     lines = capsys.readouterr().out.splitlines()
     header = next(i for i, line in enumerate(lines) if line.startswith("Model"))
     assert lines[header].split() == ["Model", "SIFE", "DRB", "PSNR↑", "SSIM↑", "LPIPS↓"]
@@ -51,11 +50,11 @@ def test_table_vii(training_pairs, tmp_path, capsys):
     assert "| Baseline+SIFE | ✓ |  |" in (tmp_path / "vii" / "tables.md").read_text()
 
 
-def test_table_ix(training_pairs, vgg16, tmp_path, capsys):
-    rec = tmp_path / "rec.yaml"
-    rec.write_text((RECIPES / "tiny_masa.yaml").read_text() + "".join(f"{s.replace('=', ': ')}\n" for s in SHORT))
+def test_table_ix(run, short_training, vgg16, tmp_path, capsys):
+    rec, lines = tmp_path / "rec.yaml", [setting.replace("=", ": ") for setting in (*short_training, *FEW)]
+    rec.write_text("\n".join([(RECIPES / "tiny_masa.yaml").read_text(), *lines]))
     settings = ["perceptual=vgg16", f"perceptual_weights={vgg16}", "--rec", str(rec), "--seeds", "0", "1"]
-    assert run("ix", "tiny_masa_all.yaml", training_pairs, tmp_path / "ix", *settings) == 0
+    assert run("ix", "tiny_masa_all.yaml", tmp_path / "ix", *settings) == 0
     text = capsys.readouterr().out
     assert "Table IX: feature reuse, own" in text
     rows = [line for line in text.splitlines() if line.startswith(("MASA, before", "All losses"))]
@@ -63,8 +62,8 @@ def test_table_ix(training_pairs, vgg16, tmp_path, capsys):
     assert [row.count("±") for row in rows] == [0, 2, 2]  # PSNR and SSIM of two seeds
 
 
-def test_an_ablation_needs_the_stage_that_it_is_about(training_pairs, tmp_path, capsys):
-    assert run("ix", "tiny_rec.yaml", training_pairs, tmp_path / "ix") == 2
+def test_an_ablation_needs_the_stage_that_it_is_about(run, tmp_path, capsys):
+    assert run("ix", "tiny_rec.yaml", tmp_path / "ix") == 2
     assert "is about stage all" in capsys.readouterr().err
 
 

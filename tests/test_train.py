@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,20 +29,6 @@ from frfsr.recipes.samples import TrainingSamples
 from frfsr.recipes.setup import build_network, load_training_pairs
 
 RECIPES = Path(recipe.__file__).parent
-SMALL = [
-    "model.encoder_channels=[4,4,8]",
-    "model.texture_channels=[4,4,4]",
-    "model.channels=[8,8,8]",
-    "model.blocks=[1,1,1]",
-    "model.sife_features=8",
-    "model.sife_growth=8",
-    "crop=32",
-    "reference_side=48",
-    "batch=2",
-    "held_back=2",
-    "warmup=0",
-    "workers=0",
-]
 
 
 def photo(rng: np.random.Generator, side: int) -> Image.Image:
@@ -61,45 +48,53 @@ def pairs(tmp_path_factory) -> Path:
     return folder
 
 
-def command(pairs: Path, out: Path, *settings: str, config: str = "tiny_rec.yaml", processes: int = 1) -> list[str]:
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
-    launch += ["--num_processes", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    if processes > 1:  # on a CPU accelerate's own launcher quietly starts a single process
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    script = [str(RECIPES / "train.py"), "--config", str(RECIPES / config)]
-    return [*launch, *script, f"data={pairs}", f"out={out}", *SMALL, *settings]
+@pytest.fixture(scope="module")
+def settings(pairs, small_training) -> list[str]:
+    return [f"data={pairs}", *small_training, "crop=32"]
 
 
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
 
 
-def run(*arguments, **options) -> subprocess.CompletedProcess:
-    finished = subprocess.run(command(*arguments, **options), env=environment(), capture_output=True, text=True)
+FAST = ("init={}", "checkpoint_every=2", "validate_every=100")
+
+
+@pytest.fixture
+def run(settings, tmp_path) -> Callable[..., int]:
+    """run(settings..., config=RECIPE): the recipe without a launcher, in this process, which has all imports."""
+
+    def run(*changes: str, config: str = "tiny_rec") -> int:
+        return recipe.main(["--config", config, *settings, f"out={tmp_path / 'run'}", *FAST, *changes])
+
+    return run
+
+
+@pytest.fixture
+def config(settings) -> Callable[..., TrainingConfig]:
+    """config(settings...): of tiny_rec."""
+    return lambda *changes: load_config("tiny_rec", [*settings, "reference_side=48", "out=unused", *changes])
+
+
+def in_two_processes(arguments: Sequence[str]) -> None:
+    """The recipe under torchrun: accelerate's own launcher quietly starts a single process on a CPU."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launch, str(RECIPES / "train.py"), *arguments]
+    finished = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-3000:]
-    return finished
-
-
-def run_here(*arguments, **options) -> int:
-    """The recipe without a launcher, in this process, which has all imports behind it."""
-    whole = command(*arguments, **options)
-    return recipe.main(whole[whole.index("--config") :])
-
-
-FAST = ("init={}", "mixed_precision=no", "checkpoint_every=2", "validate_every=100", "log_every=1")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["rec", "all"])
-def test_two_processes_train_as_one(pairs, vgg16, tmp_path, stage):
-    settings = [*FAST, "steps=3"]
+def test_two_processes_train_as_one(settings, config, vgg16, tmp_path, stage):
+    settings = [*settings, *FAST, "reference_side=48", "steps=3"]
     if stage == "all":
-        build_network(config(pairs).model).save_pretrained(tmp_path / "rec")
+        build_network(config().model).save_pretrained(tmp_path / "rec")
         settings += [f"init={{all: {tmp_path / 'rec'}}}", "perceptual=vgg16", f"perceptual_weights={vgg16}"]
         settings.append("loss_weights=[1, 100, 0.01]")  # of like size
-    for processes in (1, 2):
+    for processes, train in enumerate((recipe.main, in_two_processes), start=1):
         out = tmp_path / str(processes)
-        run(pairs, out, *settings, config=f"tiny_{stage}.yaml", processes=processes)
+        train(["--config", f"tiny_{stage}", *settings, f"out={out}"])
         assert json.loads((out / "environment.jsonl").read_text())["processes"] == processes
     names = [part.name for part in (tmp_path / "1" / "checkpoints" / "0000003").glob("*.safetensors")]
     assert len(names) == {"rec": 1, "all": 2}[stage]  # the network, and the critic
@@ -108,8 +103,8 @@ def test_two_processes_train_as_one(pairs, vgg16, tmp_path, stage):
         assert max((one[name] - two[name]).abs().max() for name in one) < 2e-5
 
 
-def test_a_run_folder_says_how_to_repeat_it(pairs, tmp_path):
-    assert run_here(pairs, tmp_path / "run", *FAST, "steps=2", config="tiny_sife.yaml") == 0
+def test_a_run_folder_says_how_to_repeat_it(run, tmp_path):
+    assert run("steps=2", config="tiny_sife") == 0
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"config.yaml", "environment.jsonl", "metrics.jsonl", "samples", "checkpoints", "weights"} <= names
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -120,9 +115,9 @@ def test_a_run_folder_says_how_to_repeat_it(pairs, tmp_path):
     assert started["torch"] == version("torch")
 
 
-def test_other_settings_do_not_continue_a_run(pairs, tmp_path, capsys):
-    assert run_here(pairs, tmp_path / "run", *FAST, "steps=2") == 0
-    assert run_here(pairs, tmp_path / "run", *FAST, "steps=2", "lr=1e-5") == 2
+def test_other_settings_do_not_continue_a_run(run, tmp_path, capsys):
+    assert run("steps=2") == 0
+    assert run("steps=2", "lr=1e-5") == 2
     assert "other settings (lr)" in capsys.readouterr().err
 
 
@@ -139,7 +134,7 @@ def fail_once(monkeypatch, owner: type, name: str, call: int, error: Exception) 
     monkeypatch.setattr(owner, name, method)
 
 
-def test_a_full_disk_costs_no_checkpoint_and_not_the_run(pairs, tmp_path, monkeypatch):
+def test_a_full_disk_costs_no_checkpoint_and_not_the_run(run, tmp_path, monkeypatch):
     fail_once(monkeypatch, recipe.Accelerator, "save_state", 2, OSError("No space left on device"))
     fail_once(monkeypatch, FRFSR, "save_pretrained", 2, SafetensorError("No space left on device"))
     fail_once(monkeypatch, Image.Image, "save", 3, OSError("No space left on device"))
@@ -148,7 +143,7 @@ def test_a_full_disk_costs_no_checkpoint_and_not_the_run(pairs, tmp_path, monkey
         pytest.warns(UserWarning, match="the weights cannot be written"),
         pytest.warns(UserWarning, match="the samples cannot be written"),
     ):
-        assert run_here(pairs, tmp_path / "run", *FAST, "steps=5", "validate_every=2") == 0
+        assert run("steps=5", "validate_every=2") == 0
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["0000002", "0000005"]
     assert [path.name for path in sorted((tmp_path / "run" / "samples").iterdir())] == [
         "0000000.png",
@@ -170,10 +165,6 @@ def test_a_line_is_added_whole_or_not_at_all(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert file.read_text() == whole
-
-
-def config(pairs: Path, *settings: str) -> TrainingConfig:
-    return load_config("tiny_rec", [f"data={pairs}", "out=unused", *SMALL, *settings])
 
 
 @pytest.mark.parametrize(
@@ -198,13 +189,13 @@ def config(pairs: Path, *settings: str) -> TrainingConfig:
         ("reference_zoom=[1.7, 0.6]", "reference_zoom must be a range"),
     ],
 )
-def test_configuration_errors_say_what_to_do(pairs, setting, message):
+def test_configuration_errors_say_what_to_do(config, setting, message):
     with pytest.raises(UserError, match=message):
-        config(pairs, setting)
+        config(setting)
 
 
-def test_numbers_without_a_decimal_point_are_numbers(pairs):
-    settings = config(pairs, "lr=1e-5", "lr_offset=[1e-4, 1e-5, 1e-6]")
+def test_numbers_without_a_decimal_point_are_numbers(config):
+    settings = config("lr=1e-5", "lr_offset=[1e-4, 1e-5, 1e-6]")
     assert settings.lr == 1e-5
     assert settings.lr_offset == (1e-4, 1e-5, 1e-6)
 
@@ -228,13 +219,13 @@ def test_a_network_is_built_by_architecture_and_preset():
             build_network(values)
 
 
-def test_unknown_model_key_names_the_nearest(pairs):
+def test_unknown_model_key_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'groups'"):
         build_network({"preset": "tiny", "group": 2})
 
 
-def test_samples_depend_on_their_number_alone(pairs):
-    settings = config(pairs, "steps=8", "shuffle_share=0.5", "unrelated_share=0.5")
+def test_samples_depend_on_their_number_alone(config):
+    settings = config("steps=8", "shuffle_share=0.5", "unrelated_share=0.5")
     training, _ = load_training_pairs(settings)
     forwards, backwards = TrainingSamples(training, settings), TrainingSamples(training, settings)
     numbers = range(len(forwards))
@@ -246,8 +237,8 @@ def test_samples_depend_on_their_number_alone(pairs):
     assert any(not torch.equal(first[0]["hr"], first[i]["hr"]) for i in numbers)
 
 
-def test_own_share_puts_the_enlarged_lr_image_in_the_references_place(pairs):
-    settings = config(pairs, "steps=2", "own_share=1", "shuffle=none", "flip_rotate=false", "unrelated_share=0")
+def test_own_share_puts_the_enlarged_lr_image_in_the_references_place(config):
+    settings = config("steps=2", "own_share=1", "shuffle=none", "flip_rotate=false", "unrelated_share=0")
     training, _ = load_training_pairs(settings)
     photos = [np.asarray(pair["input"]) for pair in training]
     enlarged = [to_tensor(degrade.upscale_bicubic(degrade.downscale(photo))) for photo in photos]
@@ -255,15 +246,15 @@ def test_own_share_puts_the_enlarged_lr_image_in_the_references_place(pairs):
     assert any(torch.equal(reference, image) for image in enlarged)
 
 
-def test_an_epoch_shows_every_pair_once(pairs):
-    settings = config(pairs, "steps=3", "crop=48", "flip_rotate=false", "shuffle=none", "unrelated_share=0")
+def test_an_epoch_shows_every_pair_once(config):
+    settings = config("steps=3", "crop=48", "flip_rotate=false", "shuffle=none", "unrelated_share=0")
     training, _ = load_training_pairs(settings)
     samples = TrainingSamples(training, settings)
     means = {round(samples[i]["hr"].mean().item(), 6) for i in range(len(training))}
     assert len(means) == len(training)
 
 
-def test_rates_follow_the_published_groups_and_schedule(pairs):
+def test_rates_follow_the_published_groups_and_schedule():
     settings = TrainingConfig(data="x", out="y", lr=1.0, lr_offset=(0.5, 0.25, 0.125))
     model = FRFSR(FRFSRConfig.tiny())
     groups = parameter_groups(model, settings)

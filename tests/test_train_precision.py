@@ -86,7 +86,7 @@ def test_fp16_on_a_cpu_stops_before_anything_is_written(module, config, training
 def test_bfloat16_gives_the_losses_of_32_bits(train_all):
     whole, half = (train_all(precision, "steps=2") for precision in ("no", "bf16"))
     for name in ("l1", "perceptual", "adversarial", "critic"):
-        assert logged(half, name) == pytest.approx(logged(whole, name), rel=0.02)
+        assert logged(half, name) == pytest.approx(logged(whole, name), rel=0.03)
     assert logged(half, "l1") != logged(whole, "l1")
 
 

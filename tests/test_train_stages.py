@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -17,29 +19,22 @@ from frfsr.recipes.samples import TrainingSamples
 from frfsr.recipes.setup import initialise
 
 RECIPES = Path(recipe.__file__).parent
-MODEL = [
-    "model.encoder_channels=[4,4,8]",
-    "model.texture_channels=[4,4,4]",
-    "model.channels=[8,8,8]",
-    "model.blocks=[1,1,1]",
-    "model.sife_features=8",
-    "model.sife_growth=8",
-]
-SHORT = ["batch=2", "held_back=2", "warmup=0", "workers=0", "log_every=1", "mixed_precision=no"]
 CROP = "crop=32", "reference_side=64"
 SIZES = "size=96", "jitter=4"  # smaller views have too few matches to learn from
-IMAGES, VIEWS = [*MODEL, *SHORT, *CROP], [*MODEL, *SHORT, *SIZES]
-FEW = ["model.blocks=[1,1,1]", "model.dynamic_blocks=[1,1,1]", "model.sife_blocks=1"]
-PAPER = [*FEW, *SHORT, "held_back=1", "steps=2"]  # the paper's widths
+FEW = "model.blocks=[1,1,1]", "model.dynamic_blocks=[1,1,1]", "model.sife_blocks=1"
+PAPER = *FEW, "held_back=1", "steps=2"  # the paper's widths
 
 
 @pytest.fixture(scope="module")
-def pairs(training_pairs) -> Path:
-    return training_pairs
+def run(training_pairs, short_training, small_training) -> Callable[..., int]:
+    """run(module, recipe, out, settings...): a short run; a tiny recipe's network is made smaller still."""
 
+    def run(module: ModuleType, config: str, out: Path, *settings: str) -> int:
+        start = small_training if config.startswith("tiny") else short_training
+        place = f"data={training_pairs}", f"out={out}"
+        return module.main(["--config", str(RECIPES / config), *place, *start, *settings])
 
-def run(module, config: str, pairs: Path, out: Path, *settings: str) -> int:
-    return module.main(["--config", str(RECIPES / config), f"data={pairs}", f"out={out}", *settings])
+    return run
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -60,32 +55,32 @@ def assert_trained(out: Path, loss: str, steps: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def teacher(pairs, tmp_path_factory) -> Path:
+def teacher(run, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "teacher"
-    assert run(matching_recipe, "tiny_teacher.yaml", pairs, out, *VIEWS, "steps=20") == 0
+    assert run(matching_recipe, "tiny_teacher.yaml", out, *SIZES, "steps=20") == 0
     return out
 
 
 @pytest.fixture(scope="module")
-def student(pairs, teacher) -> Path:
+def student(run, teacher) -> Path:
     out = teacher.parent / "student"
     settings = [f"teacher={teacher / 'weights'}", "steps=20"]
-    assert run(matching_recipe, "tiny_student.yaml", pairs, out, *VIEWS, *settings) == 0
+    assert run(matching_recipe, "tiny_student.yaml", out, *SIZES, *settings) == 0
     return out
 
 
 @pytest.fixture(scope="module")
-def sife(pairs, teacher) -> Path:
+def sife(run, teacher) -> Path:
     out = teacher.parent / "sife"
-    assert run(recipe, "tiny_sife.yaml", pairs, out, *MODEL, *SHORT, "crop=32", "steps=20") == 0
+    assert run(recipe, "tiny_sife.yaml", out, "crop=32", "steps=20") == 0
     return out
 
 
 @pytest.fixture(scope="module")
-def rec(pairs, student, sife) -> Path:
+def rec(run, student, sife) -> Path:
     out = student.parent / "rec"
     init = f"init={{encoder: {student / 'weights'}, sife: {sife / 'weights'}}}"
-    assert run(recipe, "tiny_rec.yaml", pairs, out, *IMAGES, init, "frozen=[sife]", "steps=20") == 0
+    assert run(recipe, "tiny_rec.yaml", out, *CROP, init, "frozen=[sife]", "steps=20") == 0
     return out
 
 
@@ -104,10 +99,10 @@ def test_teacher_and_student(teacher, student):
     assert "teacher" in json.loads((student / "checkpoints" / "0000020" / "pretrained.json").read_text())
 
 
-def test_separate_encoders_both_learn(pairs, tmp_path):
-    settings = [*VIEWS, "model.shared_encoder=false", "teacher=null", "steps=2"]
-    assert run(matching_recipe, "tiny_student.yaml", pairs, tmp_path / "still", *settings, "lr=0.0") == 0
-    assert run(matching_recipe, "tiny_student.yaml", pairs, tmp_path / "run", *settings) == 0
+def test_separate_encoders_both_learn(run, tmp_path):
+    settings = [*SIZES, "model.shared_encoder=false", "teacher=null", "steps=2"]
+    assert run(matching_recipe, "tiny_student.yaml", tmp_path / "still", *settings, "lr=0.0") == 0
+    assert run(matching_recipe, "tiny_student.yaml", tmp_path / "run", *settings) == 0
     initial, trained = weights(tmp_path / "still"), weights(tmp_path / "run")
     for encoder in ("encoder.", "reference_encoder."):
         names = [name for name in trained if name.startswith(encoder)]
@@ -116,14 +111,14 @@ def test_separate_encoders_both_learn(pairs, tmp_path):
 
 
 @pytest.mark.parametrize("encoders", [["encoder"], ["encoder", "reference_encoder"]])
-def test_the_papers_encoders_start_from_vgg16(pairs, vgg16, tmp_path, monkeypatch, encoders):
+def test_the_papers_encoders_start_from_vgg16(run, vgg16, tmp_path, monkeypatch, encoders):
     """Teacher and student of the paper's widths, from a file under torchvision's names."""
     monkeypatch.setattr(matching_recipe, "VALIDATION_VIEWS", 1)
     init = ", ".join(f"{part}: {vgg16}" for part in encoders)
     settings = [*PAPER, *SIZES, f"model.shared_encoder={len(encoders) == 1}", f"init={{{init}}}"]
-    assert run(matching_recipe, "frfsr_teacher.yaml", pairs, tmp_path / "teacher", *settings) == 0
+    assert run(matching_recipe, "frfsr_teacher.yaml", tmp_path / "teacher", *settings) == 0
     settings.append(f"teacher={tmp_path / 'teacher' / 'weights'}")
-    assert run(matching_recipe, "frfsr_student.yaml", pairs, tmp_path / "student", *settings) == 0
+    assert run(matching_recipe, "frfsr_student.yaml", tmp_path / "student", *settings) == 0
     initial = load_file(vgg16)["features.10.weight"]
     for out in (tmp_path / "teacher", tmp_path / "student"):
         for part in encoders:
@@ -132,10 +127,10 @@ def test_the_papers_encoders_start_from_vgg16(pairs, vgg16, tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_the_papers_rec_and_all(pairs, vgg16, tmp_path):
+def test_the_papers_rec_and_all(run, vgg16, tmp_path):
     init = f"init={{encoder: {vgg16}, pyramid: {vgg16}}}"
-    assert run(recipe, "frfsr_rec.yaml", pairs, tmp_path / "rec", *PAPER, *CROP, init) == 0
-    assert run(recipe, "frfsr_all.yaml", pairs, tmp_path / "all", *PAPER, *all_stage(tmp_path / "rec", vgg16)) == 0
+    assert run(recipe, "frfsr_rec.yaml", tmp_path / "rec", *PAPER, *CROP, init) == 0
+    assert run(recipe, "frfsr_all.yaml", tmp_path / "all", *PAPER, *all_stage(tmp_path / "rec", vgg16)) == 0
     assert_trained(tmp_path / "rec", "l1", 2)
     assert_trained(tmp_path / "all", "critic", 2)
 
@@ -152,12 +147,12 @@ def test_sife_and_rec(student, sife, rec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("reuse", "critic", "steps"), [(True, "wgan", 20), (False, "published", 5)])
-def test_all_losses(pairs, rec, vgg16, tmp_path, reuse, critic, steps):
-    changes = [f"model.reuse={str(reuse).lower()}", f"critic={critic}", f"steps={steps}"]
-    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "all", *IMAGES, *all_stage(rec, vgg16), *changes) == 0
-    assert_trained(tmp_path / "all", "critic", steps)
-    assert len(logged(tmp_path / "all", "perceptual")) == steps
+@pytest.mark.parametrize(("reuse", "critic"), [(True, "wgan"), (False, "published")])
+def test_all_losses(run, rec, vgg16, tmp_path, reuse, critic):
+    changes = [f"model.reuse={str(reuse).lower()}", f"critic={critic}", "steps=5"]
+    assert run(recipe, "tiny_all.yaml", tmp_path / "all", *all_stage(rec, vgg16), *changes) == 0
+    assert_trained(tmp_path / "all", "critic", 5)
+    assert len(logged(tmp_path / "all", "perceptual")) == 5
     before, after = weights(rec), weights(tmp_path / "all")
     first = {name: name.replace("aggregation.", "aggregation.first.") if reuse else name for name in before}
     changed = {name for name in before if not torch.equal(before[name], after[first[name]])}
@@ -168,16 +163,16 @@ def test_all_losses(pairs, rec, vgg16, tmp_path, reuse, critic, steps):
     else:
         assert changed
         assert all(name.startswith("aggregation.") for name in changed)
-    recorded = json.loads((tmp_path / "all" / "checkpoints" / f"{steps:07d}" / "pretrained.json").read_text())
+    recorded = json.loads((tmp_path / "all" / "checkpoints" / "0000005" / "pretrained.json").read_text())
     assert recorded.keys() == {"all", "vgg16"}
 
 
-def test_reuse_meets_the_same_critic(pairs, rec, vgg16, tmp_path):
+def test_reuse_meets_the_same_critic(run, rec, vgg16, tmp_path):
     """The second network starts as the first, so that the first losses differ only if the critics do."""
     first = {}
     for reuse in ("true", "false"):
-        out, settings = tmp_path / reuse, [*IMAGES, *all_stage(rec, vgg16), "steps=1", f"model.reuse={reuse}"]
-        assert run(recipe, "tiny_all.yaml", pairs, out, *settings) == 0
+        out, settings = tmp_path / reuse, [*all_stage(rec, vgg16), "steps=1", f"model.reuse={reuse}"]
+        assert run(recipe, "tiny_all.yaml", out, *settings) == 0
         first[reuse] = [logged(out, term)[0] for term in ("l1", "critic", "adversarial")]
     assert first["true"] == pytest.approx(first["false"], rel=1e-4)
 
@@ -203,12 +198,10 @@ def test_frozen_networks_are_stored_once(rec):
     assert not any(name.startswith(("module.encoder.", "module.sife.")) for name in averaged)
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch(pairs, tmp_path):
-    settings = [*IMAGES, "init={}", "frozen=[]", "batch=4", "steps=3"]
+def test_accumulated_gradients_are_those_of_the_whole_batch(run, tmp_path):
+    settings = [*CROP, "init={}", "frozen=[]", "batch=4", "steps=3"]
     for accumulate in (1, 2):
-        assert (
-            run(recipe, "tiny_rec.yaml", pairs, tmp_path / str(accumulate), *settings, f"accumulate={accumulate}") == 0
-        )
+        assert run(recipe, "tiny_rec.yaml", tmp_path / str(accumulate), *settings, f"accumulate={accumulate}") == 0
     whole, halves = weights(tmp_path / "1"), weights(tmp_path / "2")
     for name in whole:
         torch.testing.assert_close(whole[name], halves[name], rtol=0, atol=1e-4)
@@ -225,29 +218,29 @@ def spoil(monkeypatch, samples: set[int]) -> None:
     monkeypatch.setattr(TrainingSamples, "__getitem__", spoilt)
 
 
-def test_a_step_with_nan_is_skipped_and_counted(pairs, tmp_path, monkeypatch):
+def test_a_step_with_nan_is_skipped_and_counted(run, tmp_path, monkeypatch):
     spoil(monkeypatch, {3})
-    assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *IMAGES, "init={}", "frozen=[]", "steps=3") == 0
+    assert run(recipe, "tiny_rec.yaml", tmp_path / "run", *CROP, "init={}", "frozen=[]", "steps=3") == 0
     assert logged(tmp_path / "run", "skipped") == [0, 1, 1]
     assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run").values())
 
 
-def test_a_run_of_nan_stops_with_advice(pairs, tmp_path, monkeypatch, capsys):
+def test_a_run_of_nan_stops_with_advice(run, tmp_path, monkeypatch, capsys):
     spoil(monkeypatch, set(range(8)))
     monkeypatch.setattr(guard, "SKIPPED_LIMIT", 2)
-    assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *IMAGES, "init={}", "frozen=[]", "steps=4") == 2
+    assert run(recipe, "tiny_rec.yaml", tmp_path / "run", *CROP, "init={}", "frozen=[]", "steps=4") == 2
     assert "3 steps had NaN or infinite losses or gradients, or offsets above offset_limit" in capsys.readouterr().err
 
 
-def test_exploded_offsets_are_skipped(pairs, tmp_path):
-    settings = [*IMAGES, "init={}", "frozen=[]", "steps=3", "offset_limit=1e-9"]
-    assert run(recipe, "tiny_rec.yaml", pairs, tmp_path / "run", *settings) == 0
+def test_exploded_offsets_are_skipped(run, tmp_path):
+    settings = [*CROP, "init={}", "frozen=[]", "steps=3", "offset_limit=1e-9"]
+    assert run(recipe, "tiny_rec.yaml", tmp_path / "run", *settings) == 0
     assert logged(tmp_path / "run", "skipped") == [0, 0, 1]  # the first step trains the zero tail alone
 
 
-def test_exploded_offsets_are_no_fault_of_the_critic(pairs, rec, vgg16, tmp_path, capsys):
-    settings = [*IMAGES, *all_stage(rec, vgg16), "steps=1", "offset_limit=1e-9"]
-    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *settings) == 2
+def test_exploded_offsets_are_no_fault_of_the_critic(run, rec, vgg16, tmp_path, capsys):
+    settings = [*all_stage(rec, vgg16), "steps=1", "offset_limit=1e-9"]
+    assert run(recipe, "tiny_all.yaml", tmp_path / "run", *settings) == 2
     assert "1 of 1 steps were skipped" in capsys.readouterr().err
     assert logged(tmp_path / "run", "skipped") == [1]
     network, critic = (
@@ -271,8 +264,8 @@ def test_exploded_offsets_are_no_fault_of_the_critic(pairs, rec, vgg16, tmp_path
         (["lr=fast"], "lr: should be a valid number"),
     ],
 )
-def test_mistakes_stop_before_the_first_step(pairs, rec, vgg16, tmp_path, capsys, settings, message):
-    assert run(recipe, "tiny_all.yaml", pairs, tmp_path / "run", *IMAGES, *all_stage(rec, vgg16), *settings) == 2
+def test_mistakes_stop_before_the_first_step(run, rec, vgg16, tmp_path, capsys, settings, message):
+    assert run(recipe, "tiny_all.yaml", tmp_path / "run", *all_stage(rec, vgg16), *settings) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -32,6 +32,17 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def sparse(request: pytest.FixtureRequest, device: str) -> None:
+    """The interpreter is slow and has no bfloat16: there every second combination is tried, as on a chess board."""
+    chosen = request.node.callspec.params
+    if INTERPRET and chosen["dtype"] == torch.bfloat16:
+        pytest.skip("the interpreter has no bfloat16")
+    half, last = chosen["dtype"] == torch.float16, chosen.get("order") == torch.channels_last
+    if INTERPRET and (request.module.SHAPES.index(chosen["shape"]) + half + last) % 2:
+        pytest.skip("the interpreter is slow: other shapes have this dtype and order")
+
+
+@pytest.fixture
 def poisoned() -> Iterator[None]:
     """Memory that is allocated without a value holds NaN, so that an element which nobody writes shows."""
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -67,12 +67,11 @@ def check(tensors: list[torch.Tensor], atol: float, rtol: float) -> None:
         torch.testing.assert_close(actual, true, atol=atol * max(1e-30, true.abs().max().item()), rtol=rtol)
 
 
+@pytest.mark.usefixtures("sparse")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("norm", "order"), [(False, torch.channels_last), (True, torch.contiguous_format)])
 @pytest.mark.parametrize(("dtype", "atol", "rtol"), TOLERANCES)
-def test_values_and_gradients(device, dtype, atol, rtol, order, norm, shape, request):
-    if dtype == torch.bfloat16 and "interpret" in request.node.callspec.id:
-        pytest.skip("the interpreter has no bfloat16")
+def test_values_and_gradients(device, dtype, atol, rtol, order, norm, shape):
     if norm and shape[-1] == 1:
         pytest.skip("a single tap has no deviation")
     x, *others = inputs(shape, norm, device, dtype)

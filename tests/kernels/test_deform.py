@@ -72,11 +72,10 @@ def check(tensors: list[torch.Tensor], flow: torch.Tensor | None, scale, padding
         torch.testing.assert_close(actual, true, atol=atol * max(1e-30, true.abs().max().item()), rtol=rtol)
 
 
+@pytest.mark.usefixtures("sparse")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("order", "dtype", "atol", "rtol"), TOLERANCES)
-def test_values_and_gradients(device, order, dtype, atol, rtol, shape, request):
-    if dtype == torch.bfloat16 and "interpret" in request.node.callspec.id:
-        pytest.skip("the interpreter has no bfloat16")
+def test_values_and_gradients(device, order, dtype, atol, rtol, shape):
     (x, offset, mask, *rest), flow = inputs(shape, device, dtype)
     spatial = [tensor.contiguous(memory_format=order) for tensor in (x, offset, mask)]
     check([*spatial, *rest], flow, *shape[-2:], atol, rtol)

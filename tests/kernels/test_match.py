@@ -62,11 +62,10 @@ def pair(shape: tuple[int, ...], device: str = "cpu", dtype: torch.dtype = torch
     return [torch.randn(size, generator=generator).to(device, dtype) for size in sizes]
 
 
+@pytest.mark.usefixtures("sparse")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("dtype", "regret", "error"), TOLERANCES)
-def test_the_best_patch_is_found(device, dtype, regret, error, shape, request):
-    if dtype == torch.bfloat16 and "interpret" in request.node.callspec.id:
-        pytest.skip("the interpreter has no bfloat16")
+def test_the_best_patch_is_found(device, dtype, regret, error, shape):
     check(*pair(shape, device, dtype), regret, error)
 
 

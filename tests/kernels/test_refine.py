@@ -13,8 +13,8 @@ from frfsr.kernels.refine import refine_flow_reference, step_scores
 REGRET = 2e-6  # of float32: scores are sums of 256 products of deviations
 SHAPES = [  # batch, flow height and width, key height and width, radius
     (1, 1, 1, 4, 4, 1),
-    (2, 5, 6, 28, 16, 2),
-    (1, 3, 11, 21, 50, 4),
+    (2, 3, 4, 28, 16, 2),
+    (1, 2, 3, 21, 50, 4),
     (3, 4, 1, 1, 9, 3),
     (1, 7, 3, 12, 31, 0),
 ]
@@ -78,7 +78,7 @@ def test_flow_of_any_magnitude_stays_inside(device: str) -> None:
 
 
 def test_half_precision_is_widened(device: str) -> None:
-    flow, query, key, radius = inputs((1, 3, 4, 20, 24, 2), device)
+    flow, query, key, radius = inputs((1, 2, 3, 20, 24, 2), device)
     halves = [tensor.to(torch.bfloat16) for tensor in (flow, query, key)]
     expected = refine_flow(*(tensor.float() for tensor in halves), radius)
     assert torch.equal(refine_flow(*halves, radius), expected)
@@ -97,7 +97,7 @@ def test_float64_equals_the_reference() -> None:
 
 def test_flat_images_stay_where_they_are(device: str) -> None:
     """0.7 is no sum of few powers of two: centred by a mean that is rounded, it leaves a remainder."""
-    flow, query, key, radius = inputs((1, 3, 4, 20, 24, 3), device)
+    flow, query, key, radius = inputs((1, 2, 3, 20, 24, 2), device)
     assert torch.equal(refine_flow(flow, torch.full_like(query, 0.7), torch.full_like(key, 0.7), radius), flow)
 
 
@@ -122,22 +122,22 @@ def refined_by_definition(position: tuple[int, int], at: tuple[int, int], query:
     return max(scores, key=scores.get)
 
 
-@pytest.mark.parametrize("shift", [(0, 0), (3, 1), (-2, 4)])
+@pytest.mark.parametrize("shift", [(0, 0), (2, 1), (-1, 2)])
 def test_a_known_shift_is_found(device: str, shift: tuple[int, int]) -> None:
     """shift: (x, y) in reference pixels. Borders, whose blocks are made of replicated pixels, are left out."""
-    query = textures(1, 40, 44, seed=0).to(device)
+    query = textures(1, 20, 24, seed=0).to(device)
     key = query.roll(shift, dims=(3, 2))
-    flow = refine_flow(query.new_zeros(1, 10, 11, 2), query, key, radius=4)
-    assert (flow[:, 3:-3, 3:-3] == flow.new_tensor(shift) / 4).all()
+    flow = refine_flow(query.new_zeros(1, 5, 6, 2), query, key, radius=2)
+    assert (flow[:, 2:-2, 2:-2] == flow.new_tensor(shift) / 4).all()
 
 
 def test_equals_its_definition_up_to_the_borders(device: str) -> None:
-    query, key = textures(2, 20, 24, seed=1).to(device), textures(2, 28, 16, seed=2).to(device)
-    index = torch.randint(7 * 4, (2, 5, 6), generator=torch.Generator().manual_seed(3))
-    row, column = torch.meshgrid(torch.arange(5), torch.arange(6), indexing="ij")
+    query, key = textures(2, 12, 16, seed=1).to(device), textures(2, 28, 16, seed=2).to(device)
+    index = torch.randint(7 * 4, (2, 3, 4), generator=torch.Generator().manual_seed(3))
+    row, column = torch.meshgrid(torch.arange(3), torch.arange(4), indexing="ij")
     flow = torch.stack([index % 4 - column, index // 4 - row], dim=-1).float().to(device)
     steps = 4 * (refine_flow(flow, query, key, radius=2) - flow)
-    for b, y, x in [(0, 0, 0), (0, 4, 5), (1, 2, 3), (1, 0, 5), (1, 4, 0), (0, 1, 1)]:
+    for b, y, x in [(0, 0, 0), (0, 2, 3), (1, 1, 2), (1, 0, 3), (1, 2, 0), (0, 1, 1)]:
         at = divmod(int(index[b, y, x]), 4)
         expected = refined_by_definition((y, x), at, query[b, 0].cpu(), key[b, 0].cpu(), radius=2)
         assert tuple(steps[b, y, x].int().tolist()) == expected
@@ -148,7 +148,7 @@ def test_operator_is_registered_correctly() -> None:
 
 
 def test_works_under_compile_and_autocast(device: str) -> None:
-    arguments = inputs(SHAPES[1], device)
+    arguments = inputs((2, 2, 3, 12, 16, 1), device)
     expected = refine_flow(*arguments)
     compiled = torch.compile(refine_flow, backend="aot_eager", fullgraph=True)(*arguments)
     with torch.autocast(device, dtype=torch.bfloat16):

@@ -57,12 +57,11 @@ def check(feature: torch.Tensor, flow: torch.Tensor, atol: float, rtol: float) -
         torch.testing.assert_close(ours, true, atol=atol * max(1, true.abs().max().item()), rtol=rtol)
 
 
+@pytest.mark.usefixtures("sparse")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("dtype", "atol", "rtol"), TOLERANCES)
-def test_values_and_gradients(device, dtype, atol, rtol, order, shape, request):
-    if dtype == torch.bfloat16 and "interpret" in request.node.callspec.id:
-        pytest.skip("the interpreter has no bfloat16")
+def test_values_and_gradients(device, dtype, atol, rtol, order, shape):
     feature, flow = inputs(shape, device, dtype)
     check(feature.contiguous(memory_format=order), flow, atol, rtol)
 
