@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
 BT601 = (0.299, 0.587, 0.114)
@@ -34,10 +34,10 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     Returns:
         (3, H, W) float32 RGB in [0, 1]; grey is repeated.
     """
-    values = torch.from_numpy(pixels.astype(np.float32) / full_range(pixels.dtype))
-    if pixels.shape[2] == 1:
-        return repeat(values, "h w 1 -> c h w", c=3)
-    return rearrange(values, "h w c -> c h w").contiguous()
+    values = np.empty((3, *pixels.shape[:2]), np.float32)  # filled in place: photos may be large
+    values[...] = rearrange(pixels, "h w c -> c h w")
+    values /= full_range(pixels.dtype)
+    return torch.from_numpy(values)
 
 
 def to_pixels(image: Tensor, channels: int = 3, dtype: type[np.generic] | np.dtype = np.uint8) -> np.ndarray:

@@ -95,6 +95,13 @@ def dynamic_filter_cpu(x: Tensor, channel: Tensor, spatial: Tensor) -> Tensor:
     return out
 
 
+def dynamic_filter_scratch(x: Tensor, spatial: Tensor) -> tuple[Tensor, ...]:
+    """Make tensors like those that the forward pass holds beside its arguments and result."""
+    dtype = accumulator_dtype(x)
+    blocks = [x.new_empty(BLOCK_ELEMENTS, dtype=dtype) for _ in range(4)]
+    return _lines(spatial, round(spatial.shape[1] ** 0.5), dtype), *blocks
+
+
 def dynamic_filter_backward_cpu(
     grad: Tensor, x: Tensor, channel: Tensor, spatial: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -111,6 +111,15 @@ def deform_conv_cpu(x: Tensor, geometry: Geometry, weight: Tensor, bias: Tensor 
     return out if bias is None else out.add_(rearrange(bias.to(x.dtype), "o -> o 1 1"))
 
 
+def deform_scratch(x: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
+    """Make tensors like those that the forward pass holds beside its arguments and result."""
+    dtype = accumulator_dtype(x)
+    (image, *_) = _images(geometry, dtype)
+    flows = () if image.flow is None else (image.flow,)
+    blocks = [x.new_empty(_BLOCK_ELEMENTS, dtype=dtype) for _ in range(3)]  # grid, samples, product
+    return _power_of_two_canvas(x[0].to(dtype), geometry.groups), *flows, *blocks
+
+
 @torch.autocast("cpu", enabled=False)
 def deform_conv_backward_cpu(
     grad: Tensor, x: Tensor, geometry: Geometry, weight: Tensor

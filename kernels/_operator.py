@@ -5,6 +5,14 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+
+
+class Dry(TorchDispatchMode):
+    """A mode under which operators give empty results, of the right shapes: for who asks what a call would hold.
+
+    Beside its result an operator then makes the tensors that its CPU form holds at the same time.
+    """
 
 
 class Operator:
@@ -19,13 +27,30 @@ class Operator:
         """Register ``implementation`` under ``name``; its annotations give the schema, it changes no argument."""
         self.implementation = implementation
         self.registered = torch.library.custom_op(name, implementation, mutates_args=())
-        self.register_fake = self.registered.register_fake
         self.register_autograd = self.registered.register_autograd
+        self.empty: Callable[..., Any] = implementation
+        self.scratch: Callable[..., Any] = lambda *_: None
+
+    def register_fake(self, empty: Callable[..., Any]) -> None:
+        """Say of which shapes and types the results are, by a function of the same arguments that makes empty ones."""
+        self.empty = empty
+        self.registered.register_fake(empty)
+
+    def register_scratch(self, scratch: Callable[..., Any]) -> None:
+        """Say what the CPU form holds beside its arguments and results, by a function that makes such tensors."""
+        self.scratch = scratch
 
     def __call__(self, *arguments: Any) -> Any:
-        if torch.compiler.is_compiling() or _is_observed(arguments):
+        if torch.compiler.is_compiling():
             return self.registered(*arguments)
-        return self.implementation(*arguments)
+        if not _is_observed(arguments):
+            return self.implementation(*arguments)
+        if isinstance(_get_current_dispatch_mode(), Dry):
+            held = self.scratch(*arguments)
+            results = self.empty(*arguments)
+            del held
+            return results
+        return self.registered(*arguments)
 
 
 def operator(name: str) -> Callable[[Callable[..., Any]], Operator]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from frfsr.kernels._constants import BLOCK, FLAT, MARGIN, PENALTY, SCALE
 
 QUERIES_AT_ONCE = 1024  # bounds the memory to some 10 MB
+ROWS_AT_ONCE = 256  # of the key whose blocks' deviations are computed in double precision
 
 
 def steps_within(radius: int, device: torch.device | str = "cpu") -> Tensor:
@@ -47,17 +48,10 @@ def matched_positions(flow: Tensor, key: Tensor) -> Tensor:
 def refine_flow_cpu(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tensor:
     """Search by convolutions. Arguments and result as in :func:`frfsr.kernels.refine_flow`."""
     batch, height, width, _ = flow.shape
-    blocks = F.unfold(F.pad(query, (MARGIN,) * 4, mode="replicate"), BLOCK, stride=SCALE)
-    blocks = rearrange(blocks, "b (i j) n -> b n i j", i=BLOCK)
-    blocks = blocks - blocks.mean((2, 3), keepdim=True)
+    blocks = blocks_of(query)
     positions = matched_positions(flow, key)
     corners = SCALE * rearrange(positions, "b h w xy -> b (h w) xy").long()
-    # Around the key so much that every window is whole, and that pixel 0 of the result is the corner of the first one.
-    before, after = MARGIN + radius, BLOCK - MARGIN + radius
-    key = F.pad(key, (before, after, before, after), mode="replicate")
-    exact = key.double()  # the difference of two large numbers
-    variance = (F.avg_pool2d(exact.square(), BLOCK, 1) - F.avg_pool2d(exact, BLOCK, 1).square()).to(key.dtype)
-    deviation = variance.clamp_min(FLAT**2).sqrt()
+    key, deviation = searched(key, radius)
     steps, side = steps_within(radius, flow.device), 2 * radius + 1
     penalty = PENALTY * torch.linalg.vector_norm(steps.to(key.dtype), dim=1)
     span = torch.arange(BLOCK + 2 * radius, device=flow.device)
@@ -76,3 +70,31 @@ def refine_flow_cpu(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Te
             chosen[b, part] = steps[(score / norm - penalty).argmax(1)].to(flow.dtype)
     moved = rearrange(chosen, "b (h w) xy -> b h w xy", h=height) / SCALE
     return positions + moved - pixel_grid(flow)
+
+
+def blocks_of(query: Tensor) -> Tensor:
+    """The block around every position of the query (B, 1, 4h, 4w), of mean 0: (B, h*w, 16, 16)."""
+    blocks = F.unfold(F.pad(query, (MARGIN,) * 4, mode="replicate"), BLOCK, stride=SCALE)
+    blocks = rearrange(blocks, "b (i j) n -> b n i j", i=BLOCK)
+    return blocks.sub_(blocks.mean((2, 3), keepdim=True))
+
+
+def searched(key: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """The key (B, 1, H, W) with so much around it that every window is whole, and the deviation of each of its blocks.
+
+    Pixel 0 of the result is the corner of the first window; a block's deviation lies at its corner.
+    """
+    before, after = MARGIN + radius, BLOCK - MARGIN + radius
+    key = F.pad(key, (before, after, before, after), mode="replicate")
+    height, width = (side - BLOCK + 1 for side in key.shape[2:])
+    deviation = key.new_empty(*key.shape[:2], height, width)
+    for top in range(0, height, ROWS_AT_ONCE):
+        exact = key[:, :, top : top + ROWS_AT_ONCE + BLOCK - 1].double()  # the difference of two large numbers
+        variance = F.avg_pool2d(exact.square(), BLOCK, 1) - F.avg_pool2d(exact, BLOCK, 1).square()
+        deviation[:, :, top : top + ROWS_AT_ONCE] = variance.to(key.dtype).clamp_min(FLAT**2).sqrt()
+    return key, deviation
+
+
+def refine_scratch(query: Tensor, key: Tensor, radius: int) -> tuple[Tensor, ...]:
+    """Make tensors like those that the search holds beside its arguments and result."""
+    return blocks_of(query), *searched(key, radius)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from frfsr.kernels._ddf_cpu import dynamic_filter_backward_cpu, dynamic_filter_cpu
+from frfsr.kernels._ddf_cpu import dynamic_filter_backward_cpu, dynamic_filter_cpu, dynamic_filter_scratch
 from frfsr.kernels._dispatch import form_for, operation
 from frfsr.kernels._operator import operator
 from frfsr.kernels._tensors import accumulator_dtype, memory_format, reference_gradients
@@ -101,6 +101,11 @@ def _dynamic_filter(x: Tensor, channel: Tensor, spatial: Tensor, scale: Tensor |
 @_dynamic_filter.register_fake
 def _(x: Tensor, channel: Tensor, spatial: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
     return torch.empty_like(x, memory_format=memory_format(x))
+
+
+@_dynamic_filter.register_scratch
+def _(x: Tensor, channel: Tensor, spatial: Tensor, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor, ...]:
+    return dynamic_filter_scratch(x, _spatial_filter(spatial, scale, shift))
 
 
 @operator("frfsr::dynamic_filter_backward")

@@ -13,7 +13,7 @@ from einops import repeat
 from torch import Tensor
 
 from frfsr.kernels._constants import TAPS
-from frfsr.kernels._deform_cpu import deform_conv_backward_cpu, deform_conv_cpu
+from frfsr.kernels._deform_cpu import deform_conv_backward_cpu, deform_conv_cpu, deform_scratch
 from frfsr.kernels._deform_geometry import Geometry, MatchPadding, tap_flows
 from frfsr.kernels._dispatch import form_for, operation
 from frfsr.kernels._operator import operator
@@ -77,6 +77,11 @@ def _deform_conv(
 def _(x, offset, mask, weight, bias, flow, flow_scale, match_padding):
     shape = (x.shape[0], weight.shape[0], *offset.shape[-2:])
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
+
+
+@_deform_conv.register_scratch
+def _(x, offset, mask, weight, bias, flow, flow_scale, match_padding):
+    return deform_scratch(x, Geometry(offset, mask, flow, flow_scale, match_padding))
 
 
 @operator("frfsr::deform_conv_backward")

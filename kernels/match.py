@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from frfsr.kernels._constants import EPSILON
 from frfsr.kernels._dispatch import form_for, operation
-from frfsr.kernels._match_cpu import patch_argmax_cpu
+from frfsr.kernels._match_cpu import patch_argmax_cpu, prepare
 from frfsr.kernels._operator import operator
 from frfsr.kernels._tensors import accumulator_dtype
 
@@ -44,6 +44,12 @@ def _patch_argmax(query: Tensor, key: Tensor, patch_size: int) -> tuple[Tensor, 
 def _(query: Tensor, key: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
     shape = (query.shape[0], query.shape[2] - patch_size + 1, query.shape[3] - patch_size + 1)
     return query.new_empty(shape, dtype=torch.float32), query.new_empty(shape, dtype=torch.int64)
+
+
+@_patch_argmax.register_scratch
+def _(query: Tensor, key: Tensor, patch_size: int) -> tuple[Tensor, ...]:
+    dtype = accumulator_dtype(query)
+    return *prepare(query, patch_size, dtype), *prepare(key, patch_size, dtype)
 
 
 @operation

@@ -11,7 +11,7 @@ from torch import Tensor
 from frfsr.kernels._constants import BLOCK, FLAT, MARGIN, PENALTY, SCALE
 from frfsr.kernels._dispatch import form_for, operation
 from frfsr.kernels._operator import operator
-from frfsr.kernels._refine_cpu import matched_positions, pixel_grid, refine_flow_cpu, steps_within
+from frfsr.kernels._refine_cpu import matched_positions, pixel_grid, refine_flow_cpu, refine_scratch, steps_within
 from frfsr.kernels._tensors import accumulator_dtype
 
 
@@ -72,6 +72,11 @@ def _refine_flow(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tenso
 @_refine_flow.register_fake
 def _(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tensor:
     return torch.empty_like(flow, memory_format=torch.contiguous_format)
+
+
+@_refine_flow.register_scratch
+def _(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> tuple[Tensor, ...]:
+    return refine_scratch(query, key, radius)
 
 
 @operation

@@ -1,24 +1,42 @@
-"""How much memory a run may take, and what it takes: estimates from which tiles and references are sized."""
+"""How much memory a run may take."""
 
+import ctypes
 import os
 from collections.abc import Sequence
-from math import sqrt
 from pathlib import Path
+from typing import NamedTuple, Self
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from frfsr.degrade import SCALE
-from frfsr.errors import UserError
-from frfsr.network import Network
-from frfsr.upscaling.options import SMALLEST_TILE
 
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 FREE_SHARE = 0.7  # of the free memory that is taken without being asked
-SIDES = (SMALLEST_TILE, 48, 64, 96, 128, 192, 256, 384, 512)  # LR pixels: few, so that runs rarely differ by theirs
-LIVE = 14  # feature maps of the full size that a network holds at the same time, about
-ENCODING = 2.5  # times what remains of an encoded reference that encoding it takes for a moment
-LAID_OUT = 3.5  # times what remains of several that they take alone and on their map, as measured
+MATCH = 14  # bytes of `Matches` for each LR pixel
+PILLOW = 4  # bytes of a pixel in Pillow, which writes most formats from a copy
+MMAP_THRESHOLD, AT_ONCE = -3, 2**20  # of glibc's mallopt: blocks of 1 MiB and more go back when they are freed
+
+
+class Output(NamedTuple):
+    """What a result takes.
+
+    Attributes:
+        held: bytes of the result and of what is remembered of it, until the end.
+        writing: bytes that are taken beside these while it is written.
+    """
+
+    held: int = 0
+    writing: int = 0
+
+    @classmethod
+    def of(cls, pixels: np.ndarray) -> Self:
+        """What the result of a photo's pixels (h, w, C) takes."""
+        height, width, channels = pixels.shape
+        each = channels * pixels.itemsize
+        area = SCALE**2 * height * width
+        return cls(each * area + MATCH * height * width, max(PILLOW, each) * area)
 
 
 def budget(limit: int | None, device: torch.device, held: int = 0) -> int:
@@ -62,6 +80,14 @@ def resident() -> int:
         return 0
 
 
+def give_back() -> None:
+    """Let freed memory go back to the system, where the C library can: a limit holds for what the process has."""
+    library = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
+        library.mallopt(MMAP_THRESHOLD, AT_ONCE)
+        library.malloc_trim(0)
+
+
 def is_exhausted(error: Exception) -> bool:
     """Tell whether an exception says that memory ran out; on a CPU PyTorch has a bare RuntimeError for it.
 
@@ -72,45 +98,6 @@ def is_exhausted(error: Exception) -> bool:
         Whether it does.
     """
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def tile_bytes(model: Network, side: int) -> int:
-    """What a tile of this side in LR pixels takes while it is computed, about."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (1, 1)]
-    width = max((min(layer.in_channels, layer.out_channels) for layer in layers), default=3)
-    width = min(width, 64)  # wider ones work at a lower resolution
-    item = next(model.parameters()).element_size()
-    return LIVE * item * width * (SCALE * side) ** 2
-
-
-def tile_side(model: Network, bytes_free: int, longest: int) -> int:
-    """The side of tiles, in LR pixels, that fits into the memory.
-
-    Args:
-        model: whose `halo` they see beyond.
-        bytes_free: for one tile.
-        longest: side of the photo, which no tile needs to exceed.
-
-    Returns:
-        LR pixels.
-
-    Raises:
-        UserError: not even the smallest tile fits.
-    """
-    fitting = int(sqrt(bytes_free / tile_bytes(model, 1))) - 2 * model.halo
-    if fitting < SMALLEST_TILE:
-        needed = tile_bytes(model, SMALLEST_TILE + 2 * model.halo) / 1e6
-        raise UserError(f"not enough memory: a tile takes about {needed:.0f} MB; allow more by --max-memory.")
-    if longest <= min(fitting, SIDES[-1]):
-        return max(SMALLEST_TILE, longest)
-    return max(side for side in SIDES if side <= fitting)
-
-
-def reference_bytes(model: Network) -> int:
-    """What remains of each pixel of an encoded reference."""
-    side = 64
-    encoded = model.encode_reference(torch.zeros(1, 3, side, side).to(next(model.parameters())))
-    return sum(tensor.nbytes for tensor in tensors(encoded)) // side**2 + 1
 
 
 def tensors(encoded: object) -> list[Tensor]:

@@ -4,21 +4,19 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
-from math import prod
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from frfsr import atlas
 from frfsr.imageio import Photo
-from frfsr.network import Network, ReferenceFeatures
+from frfsr.network import Network
 from frfsr.pixels import to_tensor
 from frfsr.upscaling import memory, references
+from frfsr.upscaling.fitting import Fitting, together
 from frfsr.upscaling.options import Options, View
 
-LARGEST_REFERENCES = 2**24  # pixels of all views together that are encoded where memory is no question
-REFERENCE_SHARE = 0.5  # of the memory; the rest is for tiles
+SEARCHING = 300  # bytes for each pixel of a view while it is compared with the photo
 
 Key = tuple[bytes, float, int]
 """A digest of the reference's pixels, the zoom and the turn."""
@@ -57,11 +55,13 @@ class Preparation:
         options: settings.
         names: of the references, for messages.
         kept: encoded references of the photo before.
+        fitting: tells what fits into the memory.
     """
 
-    def __init__(self, model: Network, options: Options, names: Sequence[str], kept: EncodedReferences | None):
-        self.model, self.options, self.names = model, options, names
-        self.kept = EncodedReferences() if kept is None else kept
+    def __init__(
+        self, model: Network, options: Options, names: Sequence[str], kept: EncodedReferences, fitting: Fitting
+    ):
+        self.model, self.options, self.names, self.kept, self.fitting = model, options, names, kept, fitting
         self.weight = next(model.parameters())
         self.views: list[View] = []
         self.notes: list[str] = []
@@ -84,7 +84,7 @@ class Preparation:
             return None
         views = self.choose_views(lr, images)
         sizes = [image.pixels.shape[:2] for image in images]
-        factor = self.fitting(views, sizes)
+        factor = self.fitting.reduction([references.seen_size(sizes[view.reference], view) for view in views])
         if factor < 1:
             self.notes.append(f"references are reduced to {factor:.0%} of their size to fit into the memory")
             views = [replace(view, zoom=view.zoom * factor) for view in views]
@@ -96,23 +96,12 @@ class Preparation:
             height, width = references.seen_size(sizes[view.reference], view)
             self.views.append(replace(view, size=(width, height)))
             encoded.append(self.kept.get(key, partial(self.encode_view, images, view)))
-        several = self.model.max_references is None and isinstance(encoded[0], ReferenceFeatures)
-        return atlas.lay_out(encoded) if several else encoded[0]
+        return together(self.model, encoded)
 
     def encode_view(self, images: Sequence[Photo], view: View) -> Any:
         """Encode a reference as a view shows it."""
-        return self.model.encode_reference(references.seen(color_tensor(images[view.reference]), view).to(self.weight))
-
-    def fitting(self, views: Sequence[View], sizes: Sequence[tuple[int, ...]]) -> float:
-        """By which all views are reduced, so that they fit into the memory; at most 1."""
-        most = LARGEST_REFERENCES
-        if self.options.max_memory is not None or self.weight.device.type == "cuda":
-            free = memory.budget(self.options.max_memory, self.weight.device, held=self.kept.nbytes())
-            laid_out = memory.LAID_OUT if len(views) > 1 else 1
-            each = memory.reference_bytes(self.model) * (laid_out + memory.ENCODING / len(views))
-            most = min(most, int(REFERENCE_SHARE * free / each))
-        wanted = sum(view.zoom**2 * prod(sizes[view.reference]) for view in views)
-        return min(1.0, (most / wanted) ** 0.5)
+        image = references.resized_pixels(images[view.reference].filled_rgb(), view.zoom)
+        return self.model.encode_reference(references.turned(image, view.turn).to(self.weight))
 
     def choose_views(self, lr: Tensor, images: Sequence[Photo]) -> list[View]:
         """What of each reference is used."""
@@ -123,7 +112,8 @@ class Preparation:
         most = 1 if self.options.views == "auto" else self.options.views
         chosen = []
         for number, image in enumerate(images):
-            found = references.search(lr, color_tensor(image), self.weight.device)
+            largest = max(0, self.fitting.free) / SEARCHING
+            found = references.search(lr, image.filled_rgb(), self.weight.device, largest)
             if found and references.is_unrelated(found):
                 self.warnings.append(
                     f"{self.name(number)} seems to show nothing of the photo: only similar textures are taken from it."

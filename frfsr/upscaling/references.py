@@ -10,9 +10,10 @@ encoder of frfsr-tiny, whatever the network that uses them.
 
 from collections.abc import Sequence
 from functools import cache
-from math import log, sqrt
+from math import inf, log, prod, sqrt
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
@@ -21,10 +22,12 @@ from torch import Tensor
 from frfsr.checkpoints import find_model, read_config
 from frfsr.features import TextureEncoder
 from frfsr.matching import best_patch, index_to_flow
+from frfsr.pixels import to_tensor
 from frfsr.upscaling.options import View
 
 SEEN = 64  # positions along the photo's longer side that are compared
 ROWS = 0.4  # of them, in the middle
+ROWS_AT_ONCE = 256  # of a reference that become floating point while it is reduced
 STEP = 8  # positions between neighbours
 ZOOMS = tuple(2 ** (half / 2) for half in range(-3, 3))
 TURNS = (0, 90, 180, 270)
@@ -63,13 +66,16 @@ def encoder(device: torch.device) -> TextureEncoder:
 
 
 @torch.inference_mode()
-def search(lr: Tensor, reference: Tensor, device: torch.device) -> dict[tuple[int, float], Found]:
+def search(
+    lr: Tensor, reference: np.ndarray, device: torch.device, largest: float = inf
+) -> dict[tuple[int, float], Found]:
     """Compare views of a reference with the photo.
 
     Args:
         lr: (1, 3, h, w), RGB in [0, 1].
-        reference: (1, 3, H, W), RGB in [0, 1].
+        reference: (H, W, 3), RGB as files have it.
         device: to compute on.
+        largest: pixels of a view, as it is compared; larger ones are not looked at.
 
     Returns:
         (turn in degrees, zoom) -> what was found; empty for photos too small to tell.
@@ -86,15 +92,15 @@ def search(lr: Tensor, reference: Tensor, device: torch.device) -> dict[tuple[in
     found: dict[tuple[int, float], Found] = {}
 
     def look(turns: Sequence[int], zoom: float) -> None:
-        size = [side * zoom * scale / 4 for side in reference.shape[-2:]]
-        if min(size) < 12:
+        size = resized_sides(reference.shape[:2], zoom * scale / 4)
+        if min(size) < 12 or prod(size) > largest:
             return
-        key = texture(resized(reference.to(device), zoom * scale / 4))
+        key = texture(resized_pixels(reference, zoom * scale / 4).to(device))
         for turn in turns:
             _, index = best_patch(queries[turn], key, "valid")
             found[turn, zoom] = coherence(index_to_flow(index, key.shape[-1] - 2)[0], zoom)
 
-    fitting = sqrt(16 * lr.shape[-2] * lr.shape[-1] / (reference.shape[-2] * reference.shape[-1]))
+    fitting = sqrt(16 * lr.shape[-2] * lr.shape[-1] / prod(reference.shape[:2]))
     smaller = [zoom for zoom in (2 ** (-half / 2) for half in range(4, 12)) if zoom > fitting / 2]
     for zoom in (*smaller, *ZOOMS):
         look(TURNS, zoom)
@@ -198,11 +204,26 @@ def resized(image: Tensor, factor: float) -> Tensor:
     """Antialiased bicubic interpolation of (1, 3, H, W) in [0, 1]."""
     if factor == 1:
         return image
-    return F.interpolate(
-        image, resized_sides(image.shape[-2:], factor), mode="bicubic", antialias=True, align_corners=False
-    ).clamp(0, 1)
+    return interpolated(image, resized_sides(image.shape[-2:], factor)).clamp(0, 1)
+
+
+def resized_pixels(pixels: np.ndarray, factor: float) -> Tensor:
+    """Do what `resized` does, with pixels (H, W, 3) that never become floating point as a whole if they are reduced."""
+    if factor >= 1:
+        return resized(to_tensor(pixels)[None], factor)
+    height, width = resized_sides(pixels.shape[:2], factor)
+    narrow = torch.empty(1, 3, pixels.shape[0], width)
+    for top in range(0, pixels.shape[0], ROWS_AT_ONCE):
+        band = to_tensor(pixels[top : top + ROWS_AT_ONCE])[None]
+        narrow[:, :, top : top + ROWS_AT_ONCE] = interpolated(band, (band.shape[2], width))
+    return interpolated(narrow, (height, width)).clamp_(0, 1)
+
+
+def interpolated(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Antialiased bicubic interpolation of (1, 3, H, W): across, then down."""
+    return F.interpolate(image, list(size), mode="bicubic", antialias=True, align_corners=False)
 
 
 def resized_sides(size: Sequence[int], factor: float) -> list[int]:
-    """Height and width after `resize`."""
+    """Height and width after `resized`."""
     return [max(1, round(factor * side)) for side in size]

@@ -22,12 +22,14 @@ from frfsr.imageio import Photo
 from frfsr.network import Network, SRResult
 from frfsr.pixels import to_pixels
 from frfsr.upscaling import memory
+from frfsr.upscaling.fitting import Fitting
 from frfsr.upscaling.matches import Matches
 from frfsr.upscaling.options import SMALLEST_TILE, Options, Report, View, duration
 from frfsr.upscaling.prepare import EncodedReferences, Preparation
 from frfsr.upscaling.tiles import Span, cut, place, spans, strips
 
 PAIRS_A_MINUTE = (5 * 10**9, 10**12)  # of positions that an exact search compares: one CPU core, a GPU
+ENLARGED = 16 * 3 * (4 + 4 + 1)  # bytes for each LR pixel while the enlarged photo is made in 8 bits
 LONG = 60  # seconds from which on a person wants to know
 
 Progress = bool | Callable[[int, int], object]
@@ -44,6 +46,7 @@ class Run:
         names: of the references, for messages.
         progress: see `Progress`.
         kept: encoded references of the photo before, by the same model.
+        output: what the result takes, for which memory is left.
     """
 
     def __init__(
@@ -55,11 +58,14 @@ class Run:
         *,
         progress: Progress = False,
         kept: EncodedReferences | None = None,
+        output: memory.Output | None = None,
     ):
         if base is not None:
             require_refining(model)
         self.model, self.options, self.base, self.names, self.progress = model, options, base, names, progress
-        self.weight, self.kept = next(model.parameters()), kept
+        self.weight = next(model.parameters())
+        self.kept = EncodedReferences() if kept is None else kept
+        self.output = memory.Output() if output is None else output
         self.views: list[View] = []
         self.notes: list[str] = []
         self.warnings: list[str] = []
@@ -81,8 +87,9 @@ class Run:
             UserError: out of memory, or a result that is no image.
         """
         try:
-            encoded = self.prepare(lr, images)
-            size = self.options.tile or self.tile_side(lr)
+            fitting = self.fitting(lr)
+            encoded = self.prepare(lr, images, fitting)
+            size = self.options.tile or fitting.tile([(view.size[1], view.size[0]) for view in self.views])
         except (RuntimeError, MemoryError) as error:
             if not memory.is_exhausted(error):
                 raise
@@ -97,9 +104,21 @@ class Run:
         if self.tile < min(size, max(lr.shape[-2:])):
             self.notes.append(f"memory ran out: tiles of {self.tile} pixels instead of {size}")
 
-    def prepare(self, lr: Tensor, images: Sequence[Photo]) -> Any:
+    def fitting(self, lr: Tensor) -> Fitting:
+        """What can be told about the memory that this photo needs."""
+        if self.options.max_memory is not None:
+            memory.give_back()
+        free = memory.budget(self.options.max_memory, self.weight.device, held=self.kept.nbytes())
+        if self.weight.device.type == "cpu":
+            free -= self.output.held
+        if self.options.upsampled == "8-bit":
+            free -= ENLARGED * lr[0, 0].numel()
+        size = (lr.shape[-2], lr.shape[-1])
+        return Fitting(self.model, self.super_resolve, size, free=free, writing=self.output.writing)
+
+    def prepare(self, lr: Tensor, images: Sequence[Photo], fitting: Fitting) -> Any:
         """Encode what is used of the references; None without any."""
-        preparation = Preparation(self.model, self.options, self.names, self.kept)
+        preparation = Preparation(self.model, self.options, self.names, self.kept, fitting)
         encoded = preparation.encode(lr, images)
         self.views, self.notes, self.warnings = preparation.views, preparation.notes, preparation.warnings
         return encoded
@@ -197,12 +216,6 @@ class Run:
         """Rows and columns of tiles."""
         rows, columns = (spans(side, self.tile, self.model.halo) for side in lr.shape[-2:])
         return rows, columns
-
-    def tile_side(self, lr: Tensor) -> int:
-        """The side of tiles that the memory allows."""
-        return memory.tile_side(
-            self.model, memory.budget(self.options.max_memory, self.weight.device), max(lr.shape[-2:])
-        )
 
     def super_resolve(self, lr: Tensor, encoded: Any, upsampled: Tensor | None) -> SRResult:
         """One tile (1, 3, h, w), at the strength that was asked for."""

@@ -17,9 +17,12 @@ from frfsr.network import Network
 from frfsr.pixels import full_range, rounded, to_pixels
 from frfsr.upscaling.kinds import PhotoLike, as_photos, as_references, in_kind_of
 from frfsr.upscaling.matches import Matches
+from frfsr.upscaling.memory import Output
 from frfsr.upscaling.options import DEFAULTS, Options, Report
 from frfsr.upscaling.prepare import EncodedReferences, color_tensor
 from frfsr.upscaling.run import Progress, Run
+
+ROWS_AT_ONCE = 256  # of the result that are more than their pixels at a time
 
 
 class Upscaled(NamedTuple):
@@ -163,22 +166,26 @@ def upscale_photo(
     """
     height, width, channels = photo.pixels.shape
     result = np.empty((SCALE * height, SCALE * width, channels), photo.pixels.dtype)
-    if photo.has_alpha:
-        result[..., -1] = enlarge_alpha(photo.pixels[..., -1])
     color = result[..., : channels - photo.has_alpha]
-    run = Run(model, options, base, names, progress=progress, kept=kept)
+    output = Output.of(photo.pixels)
+    run = Run(model, options, base, names, progress=progress, kept=kept, output=output)
     top = 0
     for strip in run.strips(color_tensor(photo), references):
-        color[top : top + strip.shape[1]] = to_pixels(strip, color.shape[2], color.dtype)
-        top += strip.shape[1]
+        for band in strip.split(ROWS_AT_ONCE, dim=1):
+            color[top : top + band.shape[1]] = to_pixels(band, color.shape[2], color.dtype)
+            top += band.shape[1]
     if photo.has_alpha:
+        enlarge_alpha(photo.pixels[..., -1], result[..., -1])
         restore_flat(color, photo.filled_rgb()[..., : color.shape[2]])
     return Upscaled(photo._replace(pixels=result), run.report(), run.matches)
 
 
-def enlarge_alpha(alpha: np.ndarray) -> np.ndarray:
-    """(h, w) -> (4h, 4w) of the same type, by bicubic interpolation."""
+def enlarge_alpha(alpha: np.ndarray, result: np.ndarray) -> None:
+    """Enlarge alpha (h, w) by bicubic interpolation into a result (4h, 4w) of the same type."""
     height, width = alpha.shape
     image = Image.fromarray(alpha.astype(np.float32))
-    values = np.asarray(image.resize((SCALE * width, SCALE * height), Image.Resampling.BICUBIC))
-    return rounded(values.clip(0, full_range(alpha.dtype)), alpha.dtype)
+    for top in range(0, height, ROWS_AT_ONCE // SCALE):
+        bottom = min(top + ROWS_AT_ONCE // SCALE, height)
+        size = (SCALE * width, SCALE * (bottom - top))
+        values = np.asarray(image.resize(size, Image.Resampling.BICUBIC, (0, top, width, bottom)))
+        result[SCALE * top : SCALE * bottom] = rounded(values.clip(0, full_range(alpha.dtype)), alpha.dtype)

@@ -10,7 +10,7 @@ from frfsr.peers import crossnet, ssen
 from frfsr.upscaling import references
 from frfsr.upscaling.options import Options, View
 from frfsr.upscaling.prepare import EncodedReferences
-from frfsr.upscaling.references import UNRELATED, Found, choose, is_unrelated, resized, search, seen
+from frfsr.upscaling.references import UNRELATED, Found, choose, is_unrelated, resized, resized_pixels, search, seen
 from frfsr.upscaling.upscale import upscale_photo
 
 CPU = torch.device("cpu")
@@ -26,6 +26,17 @@ def texture(seed: int, height: int = 192, width: int = 256) -> torch.Tensor:
     return torch.from_numpy(total).permute(2, 0, 1)[None].contiguous()
 
 
+def pixels(image: torch.Tensor) -> np.ndarray:
+    """(1, 3, H, W) as (H, W, 3)."""
+    return image[0].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("factor", [0.3, 1, 1.5])
+def test_large_references_are_resized_in_bands_to_the_same_bytes(factor):
+    image = texture(1, 300, 64)
+    assert torch.equal(resized_pixels(pixels(image), factor), resized(image, factor))
+
+
 @pytest.fixture(scope="module")
 def photo() -> torch.Tensor:
     return resized(texture(0), 0.25)
@@ -35,7 +46,7 @@ def photo() -> torch.Tensor:
 def test_the_view_that_matches_is_found(photo, zoom, turn):
     """`zoom` and `turn` bring the reference back to what the photo shows."""
     reference = seen(texture(0)[..., 10:, :240], View(0, 1 / zoom, -turn % 360))
-    (view,) = choose(0, search(photo, reference, CPU), most=1)
+    (view,) = choose(0, search(photo, pixels(reference), CPU), most=1)
     assert view.turn == turn
     assert view.zoom == pytest.approx(zoom, rel=0.07)
     assert view.coherence > 2 * UNRELATED
@@ -73,7 +84,7 @@ def test_zooms_that_the_network_bridges_itself_do_not_resize():
 
 
 def test_photos_too_small_to_tell_are_not_searched():
-    assert search(torch.rand(1, 3, 12, 90), torch.rand(1, 3, 90, 90), CPU) == {}
+    assert search(torch.rand(1, 3, 12, 90), np.zeros((90, 90, 3), np.uint8), CPU) == {}
 
 
 def test_what_shows_nothing_of_the_photo_is_named_and_not_left_out(small_model, monkeypatch):
