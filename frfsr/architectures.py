@@ -237,7 +237,7 @@ def find_architecture(name: str) -> Architecture:
     Raises:
         UserError: there is none; it lists the names.
     """
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise UserError(f"unknown architecture {shortened(name)}: use {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[name]
 

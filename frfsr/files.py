@@ -1,14 +1,22 @@
 """Files and folders that appear whole or not at all: what is written lies beside its place until it is complete."""
 
+import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO, Any
 from uuid import uuid4
 
 from frfsr.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @contextmanager
@@ -110,6 +118,54 @@ def added_to_folder(path: str | Path) -> Iterator[Path]:
                 os.replace(Path(partial, name), path / name)
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror or error}.") from error
+
+
+def replace_folder(new: Path, final: Path) -> None:
+    """Put the complete folder `new` in the place of `final`; a reader never sees a half-written one."""
+    if final.exists():
+        old = final.with_name(f".{final.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+        new.rename(final)
+        shutil.rmtree(old)
+    else:
+        new.rename(final)
+
+
+def append(file: Path, values: dict[str, Any]) -> None:
+    """Add a line of JSON, or nothing: a part of one, which a full disk leaves, would spoil the next."""
+    length = file.stat().st_size if file.exists() else 0
+    try:
+        with file.open("ab+") as lines:
+            lines.seek(max(length - 1, 0))
+            start = b"" if lines.read() in (b"", b"\n") else b"\n"  # behind what a killed run has left
+            lines.write(start + json.dumps(values).encode() + b"\n")
+    except OSError:
+        os.truncate(file, length)
+        raise
+
+
+def locked(path: str | Path, message: str) -> IO[bytes]:
+    """Lock a file, where the system can, until it is closed or this process ends, however that happens.
+
+    Args:
+        path: of the file, made if needed.
+        message: for the one that comes too late.
+
+    Returns:
+        The open file, to be kept.
+
+    Raises:
+        UserError: another process has locked it.
+    """
+    file = open(path, "ab")  # noqa: SIM115 (what is closed is no longer locked)
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(message) from error  # others: a file system without locks
+    return file
 
 
 @contextmanager

@@ -251,6 +251,8 @@ def load_config(
         target = values
         if key.startswith("model."):
             target, key = values.setdefault("model", {}), key.removeprefix("model.")
+        if not isinstance(target, dict):
+            raise UserError(f"{change!r}: the model is no list of KEY: VALUE.")
         try:
             target[key] = yaml.safe_load(value)
         except NO_YAML as error:

@@ -20,7 +20,7 @@ from frfsr.errors import UserError
 from frfsr.recipes.config import Config, MatchingConfig, command_line, load_config
 
 MISTAKE_FILE = "FRFSR_MISTAKE_FILE"  # set in the processes that `launch` starts, which says what they have to say
-MISTAKE = 2
+MISTAKE, INTERRUPTED = 2, 130
 
 
 def run_recipe(
@@ -53,7 +53,7 @@ def guarded(run: Callable[[], int]) -> int:
         run: gives an exit code.
 
     Returns:
-        The exit code.
+        The exit code; 130 if it was interrupted where nothing could be saved.
     """
     try:
         return run()
@@ -62,6 +62,8 @@ def guarded(run: Callable[[], int]) -> int:
         if MISTAKE_FILE in os.environ:
             os._exit(MISTAKE)
         return MISTAKE
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except RuntimeError:
         if Path(os.environ.get(MISTAKE_FILE, "")).is_file():
             os._exit(MISTAKE)

@@ -66,6 +66,8 @@ class Loop:
         self.progress = tqdm(initial=step, total=config.steps, unit="step", disable=not accelerator.is_main_process)
         if step >= config.steps:
             self.say(f"all {config.steps} steps are done: give more steps= to go on")
+            if not self.run.is_exported:
+                self.measure(step)
         elif step == 0:
             self.measure(0, export=False)
         with Stop(self.run.started + 60 * config.minutes if config.minutes else float("inf")) as stop:

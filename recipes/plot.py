@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from frfsr.errors import UserError
@@ -56,16 +57,23 @@ def plot(runs: Sequence[str], output: str, quantities: Sequence[str] = ()) -> No
 def read_log(run: Path) -> dict[str, Curve]:
     """metrics.jsonl of a run folder: quantity -> {step: value}. Of steps repeated after a resume the last counts.
 
+    A part of a line, which a killed run leaves, is passed over.
+
     Raises:
         UserError: there is no metrics.jsonl that can be read.
     """
     try:
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    except (OSError, json.JSONDecodeError) as error:
+        text = (run / "metrics.jsonl").read_text("utf-8", errors="replace")
+    except OSError as error:
         raise UserError(f"{run} is no run folder: it has no readable metrics.jsonl.") from error
     log: dict[str, Curve] = {}
-    for line in lines:
-        for name, value in line.items():
-            if name != "step":
-                log.setdefault(name, {})[line["step"]] = value
+    for line in text.splitlines():
+        with suppress(ValueError, RecursionError):
+            values = json.loads(line)
+            if isinstance(values, dict) and isinstance(values.get("step"), int):
+                for name, value in values.items():
+                    if name != "step" and isinstance(value, int | float):
+                        log.setdefault(name, {})[values["step"]] = value
+    if not log:
+        raise UserError(f"{run} is no run folder: its metrics.jsonl has no line that can be read.")
     return log

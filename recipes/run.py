@@ -26,27 +26,15 @@ from torch import Tensor
 
 from frfsr.cards import Origin, measured
 from frfsr.errors import UserError
-from frfsr.files import whole_file, whole_folder, write_text
+from frfsr.files import append, locked, replace_folder, whole_file, whole_folder, write_text
 from frfsr.network import StoredModule
 from frfsr.recipes.carry import Carried
-from frfsr.recipes.config import CHANGEABLE, PATHS, RunConfig
+from frfsr.recipes.config import CHANGEABLE, NO_YAML, PATHS, RunConfig
 
 SOURCES = "pretrained.json"
 # What damaged files of a checkpoint raise: cut short, of another network, with bytes that are no pickle or no JSON.
 DAMAGED = (OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, UnpicklingError, SafetensorError)
 PICTURED = 4  # samples that a validation draws, a row each
-
-
-def replace_folder(new: Path, final: Path) -> None:
-    """Put the complete folder `new` in the place of `final`; a reader never sees a half-written one."""
-    if final.exists():
-        old = final.with_name(f".{final.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        final.rename(old)
-        new.rename(final)
-        shutil.rmtree(old)
-    else:
-        new.rename(final)
 
 
 @contextmanager
@@ -56,17 +44,6 @@ def survived(what: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError, UserError) as error:
         warnings.warn(f"{what} cannot be written ({error}); what was there before stays", stacklevel=3)
-
-
-def append(file: Path, values: dict[str, Any]) -> None:
-    """Add a line of JSON, or nothing: a part of one, which a full disk leaves, would make the file unreadable."""
-    length = file.stat().st_size if file.exists() else 0
-    try:
-        with file.open("a") as lines:
-            lines.write(json.dumps(values) + "\n")
-    except OSError:
-        os.truncate(file, length)
-        raise
 
 
 class Run:
@@ -84,6 +61,7 @@ class Run:
             return
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.lock = locked(self.folder / ".lock", f"{self.folder} is in use by another run: choose another out=.")
             self.keep_settings(self.folder / "config.yaml")
             append(self.folder / "environment.jsonl", environment(accelerator))  # a line for each start
         except OSError as error:
@@ -99,13 +77,18 @@ class Run:
             file: its path.
 
         Raises:
-            UserError: the folder holds checkpoints of a run with other settings or other data.
+            UserError: the folder holds checkpoints of a run with other settings or other data, or unreadable settings.
         """
         settings, data = plain(self.config), self.folder / "data.sha256"
-        previous = yaml.safe_load(file.read_text()) if file.exists() else None
+        try:
+            previous = yaml.safe_load(file.read_text("utf-8")) if file.exists() else None
+        except NO_YAML:
+            previous = ""
         if previous is not None and (self.carry.exists() or any(self.checkpoints.iterdir())):
+            if not isinstance(previous, dict):
+                raise UserError(f"{file} holds no settings: remove it to go on with these, or choose another out=.")
             known = plain(type(self.config)(data="any", out="any")) | previous  # settings may have come since
-            same_data = not data.exists() or data.read_text() == self.content
+            same_data = not data.exists() or data.read_bytes() == self.content.encode()
             free = CHANGEABLE | PATHS if same_data else CHANGEABLE
             changed = [key for key, value in settings.items() if known.get(key) != value and key not in free]
             changed += [] if same_data or "data" in changed else ["data"]
@@ -158,6 +141,8 @@ class Run:
     def save(self, step: int) -> None:
         """checkpoints/<step>: all that an exact resume needs. Older ones are removed once the new one is complete."""
         partial = self.checkpoints / ".partial"
+        if self.accelerator.is_main_process and partial.exists():  # of a run that was killed
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
         self.accelerator.wait_for_everyone()
         written = torch.zeros((), device=self.accelerator.device)
         with survived(f"checkpoint {step}"):
@@ -181,7 +166,8 @@ class Run:
 
     def saved_steps(self) -> list[int]:
         """Steps of the complete checkpoints, latest first."""
-        return sorted((int(folder.name) for folder in self.checkpoints.glob("[0-9]*")), reverse=True)
+        names = [place.name for place in self.checkpoints.iterdir() if place.is_dir() and place.name.isdecimal()]
+        return sorted(map(int, names), reverse=True)
 
     def resume(self) -> int:
         """Load the latest usable checkpoint, else what was carried over.
@@ -218,6 +204,11 @@ class Run:
             warnings.warn(
                 f"the pretrained weights of {', '.join(changed)} are not those of the run's start", stacklevel=3
             )
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether weights/ is there."""
+        return (self.folder / "weights").is_dir()
 
     def export(self, model: StoredModule, step: int, scores: dict[str, float]) -> None:
         """weights/: config.json and model.safetensors, as `frfsr.load` takes them, and a model card."""

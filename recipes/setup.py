@@ -89,7 +89,7 @@ def build_network(values: Mapping[str, Any]) -> Network:
         raise UserError(f"{name} is only a part of a network: there is nothing to train by a recipe.")
     constructors = inspect.getmembers(module.config_class, inspect.ismethod)  # class methods, inherited ones too
     presets = {key: method for key, method in constructors if not key.startswith("_")}
-    if preset is not None and preset not in presets:
+    if preset is not None and preset not in list(presets):
         raise UserError(f"unknown preset {preset!r} of {name}: use {', '.join(presets) or 'none'}.")
     return module.of(presets[preset](**changes) if preset else from_mapping(module.config_class, changes))
 
