@@ -15,7 +15,7 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "safe_radius": ("objective", ("triplet",)),
     **dict.fromkeys(("reference_zoom", "reference_turn", "reference_colour"), ("reference_share", ())),
     **dict.fromkeys(
-        ("reference_side", "shuffle", "unrelated_share", "own_share", "reference_share", "base_mix"),
+        ("shuffle", "unrelated_share", "own_share", "reference_share", "base_mix"),
         ("stage", ("rec", "all")),
     ),
     **dict.fromkeys(

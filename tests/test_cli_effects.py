@@ -101,7 +101,7 @@ def test_only_the_hub_has_revisions_of_data(photo: str, tmp_path: Path) -> None:
     [
         ("tiny_rec", "critic_lr=1e-5", "stage=all"),
         ("tiny_rec", "decay=10", "schedule=constant+decay"),
-        ("tiny_sife", "reference_side=80", "stage=rec or all"),
+        ("tiny_sife", "shuffle=hard", "stage=rec or all"),
         ("tiny_rec", "reference_zoom=[0.5, 2]", "reference_share"),
         ("tiny_teacher", "teacher=weights", "stage=student"),
         ("tiny_teacher", "distill_weight=1", "teacher"),
