@@ -19,12 +19,12 @@ import frfsr.recipes.train as recipe
 from frfsr import degrade
 from frfsr.config import FRFSRConfig
 from frfsr.errors import UserError
+from frfsr.files import append
 from frfsr.model import FRFSR
 from frfsr.pixels import to_tensor
 from frfsr.recipes.average import Average
 from frfsr.recipes.config import TrainingConfig, load_config
 from frfsr.recipes.optim import parameter_groups, rate_factor
-from frfsr.recipes.run import append
 from frfsr.recipes.samples import TrainingSamples
 from frfsr.recipes.setup import build_network, load_training_pairs
 
