@@ -125,7 +125,7 @@ def test_copies_of_one_reference_change_nothing(small_model):
 
 @torch.inference_mode()
 def test_the_order_of_references_changes_nothing(small_model):
-    lr = torch.rand(1, 3, 17, 23, generator=torch.Generator().manual_seed(0))
+    lr = torch.rand(1, 3, 17, 23, generator=torch.Generator().manual_seed(3))
     encoded = [small_model.encode_reference(reference) for reference in images()]
     forward, backward = small_model(lr, encoded), small_model(lr, encoded[::-1])
     assert forward.correspondence.source.unique().numel() > 2
