@@ -17,21 +17,18 @@ from frfsr.kernels._deform_geometry import Geometry, MatchPadding
 STAGES = 1  # gathers do not pipeline: prefetching them only costs registers
 
 
-class Strided(NamedTuple):
-    """A (B, C, H, W) tensor of any strides with one step per pixel."""
-
-    data: Tensor
-    batch: int
-    channel: int
-    pixel: int
-
-
 class Operands(NamedTuple):
-    """Inputs of a convolution in the layouts of the kernels."""
+    """Inputs of a convolution as the kernels take them. Flat: Triton 3.6 loses strides of 1 in nested tuples."""
 
     x: Tensor  # (B, Hk, Wk, C)
-    offset: Strided  # (B, G*18, H, W)
-    mask: Strided  # (B, G*9, H, W)
+    offset: Tensor  # (B, G*18, H, W) of any strides with one step per pixel
+    offset_batch: int
+    offset_channel: int
+    offset_pixel: int
+    mask: Tensor  # (B, G*9, H, W) likewise
+    mask_batch: int
+    mask_channel: int
+    mask_pixel: int
     flow: Tensor | None  # (B, H/scale, W/scale, 2) float32
     weight: Tensor  # (9, G, C/G, O)
     height: int
@@ -95,26 +92,30 @@ def choose_tile(groups: int, group_channels: int, outputs: int, dtype: torch.dty
     )
 
 
-def _strided(tensor: Tensor) -> Strided:
+def _strided_by_pixel(tensor: Tensor) -> Tensor:
     """``tensor`` (B, C, H, W), copied unless one stride steps through all its pixels."""
-    if tensor.stride(2) != tensor.shape[3] * tensor.stride(3):
-        tensor = tensor.contiguous()
-    return Strided(tensor, tensor.stride(0), tensor.stride(1), tensor.stride(3))
+    return tensor if tensor.stride(2) == tensor.shape[3] * tensor.stride(3) else tensor.contiguous()
 
 
 def operands_of(x: Tensor, geometry: Geometry, weight: Tensor) -> tuple[Operands, Layer, Tile]:
     """Lay out the arguments of :func:`frfsr.kernels.deform_conv` for the kernels, and choose their tile."""
     groups, flow = geometry.groups, geometry.flow
-    height, width = geometry.offset.shape[-2:]
+    offset, mask = _strided_by_pixel(geometry.offset), _strided_by_pixel(geometry.mask)
     layer = Layer(groups, x.shape[1] // groups, weight.shape[0], geometry.match_padding)
     operands = Operands(
         x=rearrange(x, "b c h w -> b h w c").contiguous(),
-        offset=_strided(geometry.offset),
-        mask=_strided(geometry.mask),
+        offset=offset,
+        offset_batch=offset.stride(0),
+        offset_channel=offset.stride(1),
+        offset_pixel=offset.stride(3),
+        mask=mask,
+        mask_batch=mask.stride(0),
+        mask_channel=mask.stride(1),
+        mask_pixel=mask.stride(3),
         flow=None if flow is None else flow.float().contiguous(),
         weight=rearrange(weight.to(x.dtype), "o (g c) i j -> (i j) g c o", g=groups).contiguous(),
-        height=height,
-        width=width,
+        height=offset.shape[2],
+        width=offset.shape[3],
         x_height=x.shape[2],
         x_width=x.shape[3],
         scale=geometry.flow_scale,

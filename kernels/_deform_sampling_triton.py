@@ -30,12 +30,12 @@ def tap_positions(operands, batch, pixel, group, tap, LAYER: tl.constexpr):
         x += scale * tl.load(slot, mask=voted, other=0.0)
         y += scale * tl.load(slot + 1, mask=voted, other=0.0)
     entry = group[None, :] * 9 + tap
-    offset = operands.offset.data + batch * operands.offset.batch
-    offset += pixel.to(tl.int64)[:, None] * operands.offset.pixel + 2 * entry * operands.offset.channel
-    mask = operands.mask.data + batch * operands.mask.batch
-    mask += pixel.to(tl.int64)[:, None] * operands.mask.pixel + entry * operands.mask.channel
+    offset = operands.offset + batch * operands.offset_batch
+    offset += pixel.to(tl.int64)[:, None] * operands.offset_pixel + 2 * entry * operands.offset_channel
+    mask = operands.mask + batch * operands.mask_batch
+    mask += pixel.to(tl.int64)[:, None] * operands.mask_pixel + entry * operands.mask_channel
     y = y[:, None] + tl.load(offset, mask=inside, other=0.0).to(tl.float32)
-    x = x[:, None] + tl.load(offset + operands.offset.channel, mask=inside, other=0.0).to(tl.float32)
+    x = x[:, None] + tl.load(offset + operands.offset_channel, mask=inside, other=0.0).to(tl.float32)
     # Positions beyond one pixel outside sample nothing; clamped, they fit an integer.
     y = tl.minimum(tl.maximum(y, -2.0), operands.x_height + 1.0)
     x = tl.minimum(tl.maximum(x, -2.0), operands.x_width + 1.0)

@@ -20,9 +20,9 @@ def test_compiles_to_tensor_cores_without_spills(compile_kernel, target, dtype, 
     groups, group_channels, outputs = features
     tile = launched.choose_tile(*features, dtype, tf32)
     # Offsets come from a channels-last convolution, and Triton makes strides of 1 constants.
-    strided = launched.Strided(dtype, int, 1, int)
+    strided = dtype, int, 1, int
     pointers = {
-        "operands": launched.Operands(dtype, strided, strided, torch.float32, dtype, *[int] * 5),
+        "operands": launched.Operands(dtype, *strided, *strided, torch.float32, dtype, *[int] * 5),
         **dict.fromkeys(("bias", "out", "grad", "grad_offset", "grad_mask"), dtype),
         **dict.fromkeys(("grad_x", "partial"), torch.float32),
     }
