@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frfsr.matching import best_patch, correspond, from_patches, index_to_flow
+from frfsr.matching import best_patch, coherence, correspond, from_patches, index_to_flow
 from frfsr.network import Correspondence, ReferenceFeatures
 
 GUARD = 16  # LR pixels of zeros around each reference: further than learned offsets reach
@@ -158,8 +158,7 @@ def prominence(score: Tensor, flow: Tensor) -> Tensor:
     """How well matches stand out, where several references compete: cosine + coherence.
 
     The cosine alone prefers smooth and enlarged textures. What shows the photo's content is matched as a piece: beside
-    a position's match lies its neighbour's. The coherence is the share of neighbours around whose displacements are the
-    same to a pixel.
+    a position's match lies its neighbour's.
 
     Args:
         score: of a reference's matches, (B, h, w).
@@ -168,16 +167,7 @@ def prominence(score: Tensor, flow: Tensor) -> Tensor:
     Returns:
         (B, h, w), -1 ... 2.
     """
-    agreeing, pairs = torch.zeros(2, *score.shape, device=score.device)
-    height, width = score.shape[1:]
-    for down, right in ((0, APART), (APART, 0)):
-        difference = flow[:, down:, right:] - flow[:, : max(0, height - down), : max(0, width - right)]
-        near = (difference.abs().amax(-1) <= 1).float()
-        for rows, columns in ((slice(down, None), slice(right, None)), (slice(near.shape[1]), slice(near.shape[2]))):
-            agreeing[:, rows, columns] += near
-            pairs[:, rows, columns] += 1
-    agreeing, pairs = (F.avg_pool2d(count, AROUND, stride=1, padding=AROUND // 2) for count in (agreeing, pairs))
-    return score + agreeing / pairs.clamp(min=1e-6)
+    return score + coherence(flow, APART, AROUND)
 
 
 def still(source: Tensor, places: Tensor, sizes: Tensor, corner: Place) -> Tensor:

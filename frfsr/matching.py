@@ -96,6 +96,46 @@ def blurred_luma(image: Tensor) -> Tensor:
     return F.interpolate(small, scale_factor=4, mode="bicubic", antialias=True, align_corners=False)
 
 
+def drifts(flow: Tensor, apart: int) -> tuple[Tensor, Tensor]:
+    """By how much the displacements of neighbours differ: 0 where what shows the photo's content is matched as a piece.
+
+    Args:
+        flow: (B, h, w, 2) as (x, y).
+        apart: positions between neighbours.
+
+    Returns:
+        Those of the neighbour on the right minus the own ones, (B, h, w - apart, 2), and of the one below,
+        (B, h - apart, w, 2); empty where there are none.
+    """
+    down, right = (max(0, side - apart) for side in flow.shape[1:3])
+    return flow[:, :, apart:] - flow[:, :, :right], flow[:, apart:] - flow[:, :down]
+
+
+def coherence(flow: Tensor, apart: int, around: int) -> Tensor:
+    """The share of neighbours around each position whose displacements are the same to a pixel.
+
+    Args:
+        flow: (B, h, w, 2) as (x, y).
+        apart: positions between neighbours.
+        around: odd, side of the window in which they are counted.
+
+    Returns:
+        (B, h, w), 0 ... 1.
+    """
+    agreeing, pairs = torch.zeros(2, *flow.shape[:3], device=flow.device)
+    for difference in drifts(flow, apart):
+        near = (difference.abs().amax(-1) <= 1).float()
+        height, width = near.shape[1:]
+        for rows, columns in (
+            (slice(height), slice(width)),
+            (slice(flow.shape[1] - height, None), slice(flow.shape[2] - width, None)),
+        ):
+            agreeing[:, rows, columns] += near
+            pairs[:, rows, columns] += 1
+    agreeing, pairs = (F.avg_pool2d(count, around, stride=1, padding=around // 2) for count in (agreeing, pairs))
+    return agreeing / pairs.clamp(min=1e-6)
+
+
 def enlarge_flow(flow: Tensor, scale: int) -> Tensor:
     """Flow (B, h, w, 2), coarse pixels -> (B, h*scale, w*scale, 2), fine pixels: nearest repeat, times the scale."""
     return scale * repeat(flow, "b h w xy -> b (h i) (w j) xy", i=scale, j=scale)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from frfsr.checkpoints import find_model, read_config
 from frfsr.features import TextureEncoder
-from frfsr.matching import best_patch, index_to_flow
+from frfsr.matching import best_patch, drifts, index_to_flow
 from frfsr.pixels import to_tensor
 from frfsr.upscaling.options import View
 
@@ -98,7 +98,7 @@ def search(
         key = texture(resized_pixels(reference, zoom * scale / 4).to(device))
         for turn in turns:
             _, index = best_patch(queries[turn], key, "valid")
-            found[turn, zoom] = coherence(index_to_flow(index, key.shape[-1] - 2)[0], zoom)
+            found[turn, zoom] = judged(index_to_flow(index, key.shape[-1] - 2), zoom)
 
     fitting = sqrt(16 * lr.shape[-2] * lr.shape[-1] / prod(reference.shape[:2]))
     smaller = [zoom for zoom in (2 ** (-half / 2) for half in range(4, 12)) if zoom > fitting / 2]
@@ -120,20 +120,18 @@ def search(
     return found
 
 
-def coherence(flow: Tensor, zoom: float) -> Found:
+def judged(flow: Tensor, zoom: float) -> Found:
     """How many matches of neighbours are neighbours, and by how much the zoom is off.
 
     Args:
-        flow: (h, w, 2) as (x, y).
+        flow: (1, h, w, 2) as (x, y).
         zoom: of the view.
 
     Returns:
         Shares of neighbours, and the zoom.
     """
     kept, exact, far, drift = 0, 0, 0, 0.0
-    for axis, (down, right) in enumerate(((0, STEP), (STEP, 0))):
-        height, width = flow.shape[0] - down, flow.shape[1] - right
-        difference = flow[down:, right:] - flow[:height, :width]
+    for axis, difference in enumerate(drifts(flow, STEP)):
         distance = difference.abs().amax(-1)
         kept += int((distance <= 1).sum())
         exact += int((distance == 0).sum())
