@@ -21,6 +21,8 @@ class ScoreCache:
     """
 
     def __init__(self, folder: str | Path) -> None:
+        if not str(folder):
+            raise UserError("an empty name is given for the folder of scores: give one, or leave it out.")
         self.folder = Path(folder)
 
     @staticmethod
@@ -31,9 +33,10 @@ class ScoreCache:
     def get(self, key: str) -> dict[str, Any] | None:
         """The stored values, None if there are none or the file is damaged."""
         try:
-            return json.loads(self._file(key).read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            values = json.loads(self._file(key).read_text())
+        except (OSError, ValueError, RecursionError):
             return None
+        return values if isinstance(values, dict) else None
 
     def put(self, key: str, values: dict) -> None:
         """Store the values of a key.

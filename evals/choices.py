@@ -66,6 +66,8 @@ def read_data(entries: Iterable[str | Path]) -> dict[str, str | Path]:
     for entry in entries:
         name, equals, path = str(entry).partition("=")
         if name and equals and path:
+            if found.get(name, path) != path:
+                raise UserError(f"two test sets are called {name}, {found[name]} and {path}: name one otherwise.")
             found[name] = path
         elif equals:
             raise UserError(f"{entry!r} names no test set: give NAME=PATH, for example wrsr=DIR.")

@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
     """
     paths, engine = read_data(options.data), engine_options(options, PUBLISHED)
     reference, level = read_references(options.references)
-    if options.json:
+    if options.json is not None:
         require_writable(options.json)
     protocol = read_protocol(options)
     from accelerate import PartialState
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
     from frfsr.evals.evaluation import evaluate
     from frfsr.evals.tables import results_json, results_table
 
-    cache = ScoreCache(options.cache) if options.cache else None
+    cache = None if options.cache is None else ScoreCache(options.cache)
     test_sets = open_test_sets(paths, reference, level)
     upscalers = load_upscalers(options, engine)
     results = [
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
     ]
     if PartialState().is_main_process:
         networks = describe(engine, options.base)
-        if options.json:
+        if options.json is not None:
             write_text(options.json, results_json(results, protocol, networks))
         table = results_table(results, protocol)
         table.notes += [networks, *(note for test_set in test_sets for note in test_set.notes)]
@@ -196,6 +196,8 @@ def run_figures(options: argparse.Namespace) -> int:
     reference, _ = read_references(options.references)
     if options.benchmark not in paths:
         raise UserError(f"--data has no {options.benchmark}; there are {', '.join(paths)}")
+    if options.count < 1:
+        raise UserError(f"--count is {options.count}: it must be at least 1.")
     laboratory = open_laboratory(options, paths)
     from accelerate import PartialState
 

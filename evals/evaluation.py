@@ -2,7 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +143,8 @@ def _evaluate_item(
         if cache:
             fingerprint = item.fingerprint(upscaler.uses_references)
             key = ScoreCache.key(upscaler.identity or "", protocol.identity, fingerprint)
-        if cache and (known := cache.get(key)):
+        known = cache.get(key) if cache else None
+        if known and known.keys() == {each.name for each in fields(Score)}:
             return replace(Score(**known), name=name)
         score = measure(upscaler, item.load(protocol), protocol)
     except UserError as error:

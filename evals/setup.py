@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from frfsr.errors import UserError
 from frfsr.evals.choices import BICUBIC, PUBLISHED, ReferenceRule
+from frfsr.names import require_device_name
 from frfsr.upscaling.options import Options
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def read_protocol(options: argparse.Namespace) -> "Protocol":
     """
     from frfsr.evals.protocol import Protocol
 
+    if options.device is not None:
+        require_device_name(options.device)
     if options.jobs < 1:
         raise UserError("--jobs must be at least 1")
     protocol = Protocol(options.lr, options.border, options.lpips)
@@ -85,7 +88,7 @@ def load_upscalers(options: argparse.Namespace, engine: Options) -> "list[Upscal
     """The models of ``--models``, and those of ``--sisr``, which look at no reference.
 
     Raises:
-        UserError: there is no such model, or none that refines ``--base``.
+        UserError: there is no such model, none that refines ``--base``, or two have one name.
     """
     if options.base is not None and all(name == BICUBIC for _, name in map(labelled, options.models)):
         raise UserError("--base changes nothing: none of --models refines another network's image; leave it out.")
@@ -95,10 +98,14 @@ def load_upscalers(options: argparse.Namespace, engine: Options) -> "list[Upscal
     from frfsr.evals.upscalers import NetworkUpscaler, short_name
 
     device = options.device or PartialState().device
-    return load_models(options, engine, options.models) + [
+    upscalers = load_models(options, engine, options.models) + [
         NetworkUpscaler(load_single_image(name, device), label or short_name(name), engine)
         for label, name in map(labelled, options.sisr)
     ]
+    names = [upscaler.name for upscaler in upscalers]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"two models are called {twice}: tell them apart by LABEL=NAME.")
+    return upscalers
 
 
 def load_models(options: argparse.Namespace, engine: Options, models: Sequence[str]) -> "list[Upscaler]":

@@ -83,6 +83,18 @@ def resized_exif(exif: bytes | None, width: int, height: int) -> bytes | None:
     return block.tobytes().removeprefix(EXIF_PREFIX)
 
 
+def with_axes_swapped(metadata: Metadata) -> Metadata:
+    """Return metadata whose two resolutions change places, as those of a photo that is turned by 90 degrees do."""
+    exif, dpi = metadata.exif, metadata.dpi
+    if exif:
+        block = Image.Exif()
+        block.load(exif)
+        sides = {X_RESOLUTION: block.get(Y_RESOLUTION), Y_RESOLUTION: block.get(X_RESOLUTION)}
+        block.update({axis: value for axis, value in sides.items() if value is not None})
+        exif = block.tobytes().removeprefix(EXIF_PREFIX)
+    return metadata._replace(exif=exif, dpi=dpi and dpi[::-1])
+
+
 def upright_xmp(xmp: bytes | None) -> bytes | None:
     """Return an XMP packet whose orientation, where it has one, is 1."""
     if not xmp:

@@ -8,7 +8,10 @@ from PIL import Image, ImageCms
 
 from frfsr.errors import UserError
 from frfsr.imageio.alpha import fill_transparent
-from frfsr.imageio.metadata import Metadata, metadata_from_pil
+from frfsr.imageio.metadata import Metadata, metadata_from_pil, with_axes_swapped
+
+TRANSPOSED = (5, 6, 7, 8)
+"""EXIF orientations of photos that lie on their side."""
 
 
 class Photo(NamedTuple):
@@ -80,7 +83,7 @@ def photo_from_pil(image: Image.Image) -> Photo:
         raise UserError(f"the image is damaged: {' '.join(str(error).split())}.") from error
     metadata, orientation = metadata_from_pil(image)
     pixels, keeps_profile = _pixels(image)
-    return Photo(turn_upright(pixels, orientation), metadata if keeps_profile else metadata._replace(icc_profile=None))
+    return upright(pixels, metadata if keeps_profile else metadata._replace(icc_profile=None), orientation)
 
 
 def photo_to_pil(photo: Photo) -> Image.Image:
@@ -94,9 +97,15 @@ def photo_to_pil(photo: Photo) -> Image.Image:
     return image
 
 
+def upright(pixels: np.ndarray, metadata: Metadata, orientation: int) -> Photo:
+    """Return the photo of (H, W, C) pixels with EXIF orientation 1...8 undone, in what its metadata say too."""
+    turned = with_axes_swapped(metadata) if orientation in TRANSPOSED else metadata
+    return Photo(turn_upright(pixels, orientation), turned)
+
+
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Undo EXIF orientation 1...8 of (H, W, C) pixels: 5 to 8 are transposed, then mirrored along one or both axes."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in TRANSPOSED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]

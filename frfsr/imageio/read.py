@@ -20,7 +20,7 @@ from PIL import (
 from frfsr.errors import ImageWarning, UserError
 from frfsr.imageio import damage, jpeg, png, pnm, tiff, tiff_samples, tiff_tags
 from frfsr.imageio.metadata import EXIF_PREFIX, metadata_from_pil
-from frfsr.imageio.photo import Photo, photo_from_pil, turn_upright
+from frfsr.imageio.photo import Photo, photo_from_pil, upright
 
 READ_FORMATS = ("PNG", "JPEG", "WebP", "TIFF", "AVIF", "HEIC", "GIF", "BMP", "PPM")
 UNKNOWN = f"this is not an image in a known format ({', '.join(READ_FORMATS)})."
@@ -161,7 +161,7 @@ def _read_png(data: bytes, max_pixels: int, notes: list[str]) -> Photo:
             metadata, orientation = metadata_from_pil(image)
             pixels = png.decode_16_bit(parsed)
             png.check_last_row(parsed, pixels)
-            photo = Photo(turn_upright(pixels, orientation), metadata)
+            photo = upright(pixels, metadata, orientation)
         else:
             if header.color == png.GREY and isinstance(image.info.get("transparency"), int):
                 image.info["transparency"] *= 255 // (2**header.depth - 1)  # Pillow stretches the pixels alone
@@ -181,7 +181,7 @@ def _read_jpeg(data: bytes, max_pixels: int, strict: bool, notes: list[str]) -> 
         if is_ink or pixels is None:
             return photo_from_pil(image)
         metadata, orientation = metadata_from_pil(image)
-    return Photo(turn_upright(pixels, orientation), metadata)
+    return upright(pixels, metadata, orientation)
 
 
 def _note_doubts(doubts: list[str], strict: bool, notes: list[str]) -> None:

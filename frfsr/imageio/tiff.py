@@ -18,7 +18,7 @@ from frfsr.imageio.metadata import (
     upright_xmp,
     valid_dpi,
 )
-from frfsr.imageio.photo import Photo, cmyk_to_rgb, to_8_bit, turn_upright
+from frfsr.imageio.photo import Photo, cmyk_to_rgb, to_8_bit, upright
 from frfsr.imageio.tiff_samples import PILLOW_COMPRESSIONS, read_samples
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
@@ -97,7 +97,7 @@ def read_page(data: bytes, page: tag.Tags) -> Photo:
         color, metadata = cmyk_to_rgb(ink, metadata.icc_profile), metadata._replace(icc_profile=None)
         alpha = None if alpha is None else to_8_bit(alpha)
     pixels = color if alpha is None else np.concatenate([color, alpha[..., None]], axis=-1)
-    return Photo(turn_upright(pixels, page.first(tag.ORIENTATION, 1)), metadata)
+    return upright(pixels, metadata, page.first(tag.ORIENTATION, 1))
 
 
 def _check_kind(page: tag.Tags) -> None:

@@ -117,11 +117,19 @@ def test_equal_images_are_infinitely_good_in_json(tmp_path: Path, capsys: pytest
         (["--data", "wrsr={wrsr}", "--lpips", "/nowhere"], "LPIPS: /nowhere does not exist"),
         (["--data", "wrsr={wrsr}", "--jobs", "0"], "--jobs must be"),
         (["--data", "wrsr={wrsr}", "--json", "/nowhere/o.json"], "cannot be written"),
+        (["--data", "wrsr={wrsr}", "--json", ""], "give the output another name"),
+        (["--data", "wrsr={wrsr}", "--cache", ""], "an empty name is given for the folder of scores"),
+        (["--data", "a={wrsr}", "a=/nowhere"], "two test sets are called a"),
+        (["--data", "wrsr={wrsr}", "--device", "foo"], "no network runs on a device 'foo'"),
+        (["--data", "wrsr={wrsr}", "--models", "a=frfsr-tiny", "a=bicubic"], "two models are called a"),
+        (["figures", "--data", "wrsr={wrsr}", "--out", "{wrsr}", "--benchmark", "wrsr", "--count", "-1"], "--count is"),
     ],
 )
 def test_wrong_arguments_are_named(words: list[str], message: str, wrsr: Path) -> None:
     with pytest.raises(UserError, match=message):
-        frfsr_eval(*[word.format(wrsr=wrsr) for word in words], "--models", "bicubic")
+        frfsr_eval(
+            *[word.format(wrsr=wrsr) for word in words], *([] if "--models" in words else ["--models", "bicubic"])
+        )
 
 
 def test_results_are_written_before_they_are_printed(wrsr: Path, tmp_path: Path) -> None:

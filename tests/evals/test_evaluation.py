@@ -149,3 +149,12 @@ def test_notebook_names() -> None:
     assert evals.psnr_y(image, image, border=4) == math.inf
     with pytest.raises(AttributeError, match="nothing"):
         evals.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"name": "a"}', b"\xff", b"[" * 10**5])
+def test_damaged_scores_are_computed_again(wrsr: Path, tmp_path: Path, recorder, content: bytes) -> None:
+    test_set, cache = TestSet("wrsr", wrsr), ScoreCache(tmp_path / "scores")
+    before = evaluate(recorder, test_set, cache=cache).mean("psnr_y")
+    for file in (tmp_path / "scores").rglob("*.json"):
+        file.write_bytes(content)
+    assert evaluate(recorder, test_set, cache=cache).mean("psnr_y") == before

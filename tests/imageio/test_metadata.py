@@ -160,3 +160,20 @@ def test_a_replaced_file_keeps_its_mode(tmp_path):
         path.chmod(mode)
         write_photo(Photo(np.zeros((4, 4, 3), np.uint8)), path)
         assert path.stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+def test_resolutions_turn_with_the_photo(tmp_path, suffix: str, orientation: int):
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[282], exif[283], exif[296] = orientation, 72.0, 144.0, 2
+    known = {} if suffix == "webp" else {"dpi": (72, 144)}
+    Image.new("RGB", (9, 5)).save(tmp_path / f"a.{suffix}", exif=exif, **known)
+    read = read_photo(tmp_path / f"a.{suffix}")
+    expected = (144, 72) if read.pixels.shape[:2] == (9, 5) else (72, 144)
+    assert (expected == (144, 72)) == (orientation > 4)
+    assert read.metadata.dpi == pytest.approx(expected, rel=1e-3)
+    if suffix != "tif":
+        kept = Image.Exif()
+        kept.load(read.metadata.exif)
+        assert (kept[282], kept[283]) == expected
