@@ -23,7 +23,8 @@ from frfsr.peers.single_image import EDSR, ResidualConfig
 def frfsr_eval(*words: str | Path) -> int:
     parser = argparse.ArgumentParser()
     commands.add_arguments(parser)
-    return commands.run(parser.parse_args([str(word) for word in words]))
+    options = parser.parse_args([str(word) for word in words])
+    return options.run(options)
 
 
 @pytest.mark.parametrize(
