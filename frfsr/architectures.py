@@ -11,7 +11,7 @@ from frfsr import names, parts
 from frfsr.checkpoints import HubOptions, find_model, read_config
 from frfsr.errors import UserError
 from frfsr.model import FRFSR
-from frfsr.network import Network, StoredModule
+from frfsr.network import Network
 from frfsr.peers import (
     c2_matching,
     crossnet,
@@ -26,6 +26,7 @@ from frfsr.peers import (
     wtrn,
 )
 from frfsr.settings import shortened
+from frfsr.stored import StoredModule
 
 DTYPES = {name: getattr(torch, name) for name in names.DTYPES}
 

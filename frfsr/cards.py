@@ -8,7 +8,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from frfsr.architectures import Architecture, find_architecture
-from frfsr.network import Network, StoredModule
+from frfsr.network import Network
+from frfsr.stored import StoredModule
 
 PAPER = "https://arxiv.org/abs/2306.01500"
 CODE = "https://github.com/frfsr/frfsr"

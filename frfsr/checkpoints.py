@@ -13,16 +13,6 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 from zipfile import BadZipFile, ZipFile
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -136,6 +126,17 @@ def _local(name_or_path: str | Path) -> Path | None:
 
 def _download(repository: str, name: str, hub: HubOptions) -> Path:
     """A file of a Hub repository, from the cache if it is there; every failure as one line."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     try:
         return Path(
             hf_hub_download(

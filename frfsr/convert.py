@@ -9,9 +9,9 @@ from frfsr.cards import converted
 from frfsr.checkpoints import read_checkpoint
 from frfsr.errors import UserError
 from frfsr.files import added_to_folder
-from frfsr.network import StoredModule
 from frfsr.parts import Extractor, ReuseNetwork, RRDBNet
 from frfsr.states import load_published, require_parts, unwrap
+from frfsr.stored import StoredModule
 
 __all__ = [
     "Extractor",

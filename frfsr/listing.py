@@ -11,7 +11,7 @@ from safetensors import safe_open
 from frfsr.architectures import ARCHITECTURES, find_architecture
 from frfsr.checkpoints import PACKAGED, WEIGHTS, HubOptions, find_model, read_config
 from frfsr.errors import UserError
-from frfsr.network import StoredModule
+from frfsr.stored import StoredModule
 
 
 @dataclass(frozen=True)

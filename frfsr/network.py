@@ -3,22 +3,16 @@
 The engine, the evaluation and the recipes see nothing of a network but what stands here.
 """
 
-import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import ModelCard, PyTorchModelHubMixin
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from frfsr.checkpoints import CONFIG, FORMAT, WEIGHTS, HubOptions, find_model, load_module, read_config
-from frfsr.errors import UserError
-from frfsr.settings import from_mapping
+from frfsr.stored import StoredModule
 
 
 class Correspondence(NamedTuple):
@@ -88,82 +82,6 @@ class Rates:
     main: float
     offset: tuple[float, float, float] = (1e-4, 1e-5, 1e-6)
     parts: dict[str, float] = field(default_factory=dict)
-
-
-class StoredModule(nn.Module, PyTorchModelHubMixin):
-    """A module that is saved as config.json and model.safetensors, in a folder or on the Hub.
-
-    Attributes:
-        architecture: its name in config.json and in `frfsr.architectures`.
-        config_class: the dataclass of its sizes, made by `frfsr.settings.settings`.
-        config: an instance of it.
-    """
-
-    architecture: ClassVar[str]
-    config_class: ClassVar[type]
-    config: Any
-
-    @classmethod
-    def of(cls, config: Any) -> Self:
-        """The module of these sizes, with initial weights."""
-        return cls(config)
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **hub: Any) -> Self:
-        """Load weights that come with the package ("frfsr-tiny"), from a folder, or from the Hub by id.
-
-        Args:
-            name_or_path: see `frfsr.checkpoints.find_model`; nothing is unpickled.
-            **hub: fields of `HubOptions`: revision, token, cache_dir, subfolder, local_files_only.
-
-        Returns:
-            The module, in evaluation mode, on the CPU.
-
-        Raises:
-            UserError: they are not found, do not fit each other, or are of another architecture.
-        """
-        files = find_model(name_or_path, HubOptions(**hub))
-        architecture, values = read_config(files)
-        if architecture != cls.architecture:
-            raise UserError(
-                f"{files.label} holds the architecture {architecture!r}, not {cls.architecture!r}: load it by "
-                "frfsr.load, or give another folder."
-            )
-        return cls.from_files(files, values)
-
-    @classmethod
-    def from_files(cls, files: Any, values: dict[str, Any]) -> Self:
-        """Build the module that config.json describes and load its weights, in evaluation mode; see `load_module`.
-
-        Raises:
-            UserError: config.json or the weights are not those of such a module.
-        """
-        try:
-            config = from_mapping(cls.config_class, values)
-        except UserError as error:
-            raise UserError(f"{CONFIG} of {files.label}: {error}") from error
-        return load_module(lambda: cls.of(config), files).eval()
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Write the two files; the mixin adds the model card, and pushes them."""
-        state = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
-        save_file(state, save_directory / WEIGHTS, metadata={"format": "pt"})
-        config = {"architecture": self.architecture, "format": FORMAT, **asdict(self.config)}
-        (save_directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-
-    def generate_model_card(self, **facts: Any) -> ModelCard:
-        """Write the card that the mixin saves beside the weights.
-
-        Args:
-            **facts: name and origin, see `frfsr.cards.model_card`; `save_pretrained` and `push_to_hub` take them as
-                `model_card_kwargs`.
-
-        Returns:
-            The card.
-        """
-        from frfsr.cards import model_card  # cards name the papers of architectures, whose list knows this class
-
-        return model_card(self, **facts)
 
 
 class Network(StoredModule):

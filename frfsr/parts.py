@@ -11,9 +11,10 @@ from frfsr import published
 from frfsr.config import FRFSRConfig, Widths
 from frfsr.features import SIFE, TextureEncoder
 from frfsr.model import FRFSR
-from frfsr.network import Correspondence, StoredModule
+from frfsr.network import Correspondence
 from frfsr.settings import Depth, Width, settings
 from frfsr.states import Names, load_published, unwrap, unwrap_parts
+from frfsr.stored import StoredModule
 from frfsr.unet import MultiScaleAggregation, Textures
 
 FRFSR_PARTS = ("net_g", "extractor", "vgg", "rrdb")

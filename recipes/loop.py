@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from frfsr.errors import UserError
-from frfsr.network import StoredModule
 from frfsr.recipes.guard import Guard
 from frfsr.recipes.meter import Meter
 from frfsr.recipes.optim import rate_factor
 from frfsr.recipes.run import Run
+from frfsr.stored import StoredModule
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REPEATED = 2  # seconds in which a second signal is the first one again, passed on by a launcher

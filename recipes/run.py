@@ -27,9 +27,9 @@ from torch import Tensor
 from frfsr.cards import Origin, measured
 from frfsr.errors import UserError
 from frfsr.files import append, locked, replace_folder, whole_file, whole_folder, write_text
-from frfsr.network import StoredModule
 from frfsr.recipes.carry import Carried
 from frfsr.recipes.config import CHANGEABLE, NO_YAML, PATHS, RunConfig
+from frfsr.stored import StoredModule
 
 SOURCES = "pretrained.json"
 # What damaged files of a checkpoint raise: cut short, of another network, with bytes that are no pickle or no JSON.

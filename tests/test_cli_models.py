@@ -89,7 +89,7 @@ def test_a_run_is_not_its_weights(tmp_path, monkeypatch, small_model, capsys):
 @pytest.mark.parametrize("path", ["./rec", "/nowhere/rec", "runs/rec/weights", "runs/nothing", "owner/rec.pth", "a\\b"])
 def test_the_hub_is_not_asked_for_what_is_plainly_a_path(tmp_path, monkeypatch, capsys, path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("frfsr.checkpoints.hf_hub_download", None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", None)
     (tmp_path / "runs").mkdir()
     assert main(["info", path]) == 2
     assert capsys.readouterr().err.startswith("frfsr: no model ")

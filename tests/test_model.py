@@ -242,9 +242,9 @@ def hub():
 
 
 def test_push_to_hub(small_model, hub, monkeypatch) -> None:
-    from huggingface_hub import HfApi, hub_mixin
+    from huggingface_hub import HfApi
 
-    monkeypatch.setattr(hub_mixin, "HfApi", lambda token=None: HfApi(endpoint=hub.url, token=token))
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda token=None: HfApi(endpoint=hub.url, token=token))
     small_model.push_to_hub("someone/model", token="hf_" + "x" * 30)
     uploaded = {line["value"]["path"]: line["value"] for line in hub.commit if line["key"] == "file"}
     assert {"config.json", "model.safetensors", "README.md"} <= uploaded.keys()

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from frfsr import FRFSR, FRFSRConfig, checkpoints
+from frfsr import FRFSR, FRFSRConfig
 from frfsr.checkpoints import PACKAGED
 from frfsr.errors import UserError
 from frfsr.recipes import pretrained
@@ -57,7 +57,7 @@ def test_hub_id(vgg16, monkeypatch):
     def download(name: str, file: str, **_) -> Path:
         return {("someone/vgg", "model.safetensors"): vgg16}[name, file]
 
-    monkeypatch.setattr(checkpoints, "hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     assert read("someone/vgg", "init encoder").state.keys() == load_file(vgg16).keys()
 
 
