@@ -50,9 +50,10 @@ class FAM(nn.Module):
 
     def forward(self, lr: Tensor, reference: Tensor, correspondence: Correspondence) -> Tensor:
         """F_LR (B, c, H, W), F_Ref (B, t, Hr, Wr) -> F_tex (B, t, H, W), eq. 15-16. H, W = scale * the LR grid."""
-        seen = [lr, self.unwarped(reference, correspondence, lr.shape[-2:])]
+        seen = [lr]
         if self.warp:
-            seen.insert(1, flow_warp(reference, enlarge_flow(exact(correspondence.flow, reference), self.scale)))
+            seen.append(flow_warp(reference, enlarge_flow(exact(correspondence.flow, reference), self.scale)))
+        seen.append(self.unwarped(reference, correspondence, lr.shape[-2:]))
         features = F.leaky_relu(self.offset_conv1(torch.cat(seen, 1)), 0.1)
         features = F.leaky_relu(self.offset_conv2(features), 0.1)
         return F.leaky_relu(self.aggregate(reference, features, correspondence), 0.1)

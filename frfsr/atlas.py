@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frfsr.kernels.deform import MatchPadding
 from frfsr.matching import best_patch, coherence, correspond, from_patches, index_to_flow
 from frfsr.network import Correspondence, ReferenceFeatures
 
@@ -122,23 +123,23 @@ def paste(tiles: Sequence[Tensor], corners: Sequence[Place], scale: int, size: t
     return canvas
 
 
-def match(query: Tensor, atlas: Atlas, padding: str) -> Correspondence:
+def match(query: Tensor, atlas: Atlas, match_padding: MatchPadding) -> Correspondence:
     """Match with every reference alone and keep the match that stands out most; of equal ones the first reference's.
 
     Args:
         query: texture features of the LR image, (B, C, h, w).
         atlas: of the references.
-        padding: see `frfsr.matching.correspond`.
+        match_padding: see `frfsr.matching.correspond`.
 
     Returns:
         Places on the map; `index` counts within the reference that `source` names.
     """
     if len(atlas.references) == 1 and atlas.corner == (0, 0) and not atlas.fast:
-        return correspond(query, atlas.references[0].matching, padding)
+        return correspond(query, atlas.references[0].matching, match_padding)
     scores, indices, evidence = [], [], []
     for reference in atlas.references:
-        score, index = best_patch(query, reference.matching, padding, fast=atlas.fast)
-        width = reference.matching.shape[-1] - (0 if padding == "same" else 2)
+        score, index = best_patch(query, reference.matching, match_padding, fast=atlas.fast)
+        width = reference.matching.shape[-1] - (0 if match_padding == "same" else 2)
         evidence.append(prominence(score, index_to_flow(index, width)))
         scores.append(score)
         indices.append(index)
@@ -146,9 +147,9 @@ def match(query: Tensor, atlas: Atlas, padding: str) -> Correspondence:
     score, index = (torch.stack(found).gather(0, source[None])[0] for found in (scores, indices))
     sizes = torch.tensor([reference.matching.shape[-2:] for reference in atlas.references], device=query.device)
     places = torch.tensor(atlas.places, device=query.device)
-    widths = sizes[:, 1] if padding == "same" else sizes[:, 1] - 2
-    correspondence = from_patches(score, index, widths[source], padding)
-    if padding == "valid":  # as the flow, it hangs at the patch's top left pixel
+    widths = sizes[:, 1] if match_padding == "same" else sizes[:, 1] - 2
+    correspondence = from_patches(score, index, widths[source], match_padding)
+    if match_padding == "valid":  # as the flow, it hangs at the patch's top left pixel
         source = F.pad(source[:, None].float(), (0, 2, 0, 2), mode="replicate")[:, 0].long()
     flow = correspondence.flow + places[source].flip(-1)
     return correspondence._replace(flow=flow, source=source, still=still(source, places, sizes, atlas.corner))

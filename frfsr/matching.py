@@ -7,6 +7,7 @@ from torch import Tensor
 
 from frfsr.coarse_to_fine import coarse_to_fine
 from frfsr.kernels import patch_argmax
+from frfsr.kernels.deform import MatchPadding
 from frfsr.network import Correspondence
 from frfsr.pixels import luma
 
@@ -29,54 +30,56 @@ def index_to_flow(index: Tensor, reference_width: int | Tensor) -> Tensor:
     return torch.stack([x, y], dim=-1).float()
 
 
-def correspond(query: Tensor, key: Tensor, padding: str) -> Correspondence:
+def correspond(query: Tensor, key: Tensor, match_padding: MatchPadding) -> Correspondence:
     """Eq. 5-9: match the LR image with one reference.
 
     Args:
         query: texture features of the LR image, (B, C, h, w).
         key: texture features of the reference, (B, C, hr, wr).
-        padding: "same" matches a patch around every pixel (borders replicated); "valid" matches only patches wholly
-            inside, stores the flow at their top-left pixel, and gives zero flow to the last two rows and columns.
+        match_padding: "same" matches a patch around every pixel (borders replicated); "valid" matches only patches
+            wholly inside, stores the flow at their top-left pixel, and gives the last two rows and columns zero flow.
 
     Returns:
         Score and flow of every pixel of the LR image.
     """
-    score, index = best_patch(query, key, padding)
-    return from_patches(score, index, key.shape[-1] - (0 if padding == "same" else 2), padding)
+    score, index = best_patch(query, key, match_padding)
+    return from_patches(score, index, key.shape[-1] - (0 if match_padding == "same" else 2), match_padding)
 
 
-def best_patch(query: Tensor, key: Tensor, padding: str, *, fast: bool = False) -> tuple[Tensor, Tensor]:
+def best_patch(query: Tensor, key: Tensor, match_padding: MatchPadding, *, fast: bool = False) -> tuple[Tensor, Tensor]:
     """Find the best matching patch, eq. 5-7. Each pixel's feature is normalised first, as published.
 
     Args:
         query: texture features of the LR image, (B, C, h, w).
         key: texture features of the reference, (B, C, hr, wr).
-        padding: see `correspond`.
+        match_padding: see `correspond`.
         fast: not exact, see `frfsr.coarse_to_fine`.
 
     Returns:
         Score and number of the patch, (B, hq, wq) each.
     """
     query, key = F.normalize(query, dim=1), F.normalize(key, dim=1)
-    if padding == "same":
+    if match_padding == "same":
         query, key = (F.pad(feature, (1, 1, 1, 1), mode="replicate") for feature in (query, key))
     return (coarse_to_fine if fast else patch_argmax)(query, key)
 
 
-def from_patches(score: Tensor, index: Tensor, reference_width: int | Tensor, padding: str) -> Correspondence:
+def from_patches(
+    score: Tensor, index: Tensor, reference_width: int | Tensor, match_padding: MatchPadding
+) -> Correspondence:
     """Bring what `best_patch` found to the pixels of the LR image, eq. 8-9.
 
     Args:
         score: (B, hq, wq), -1 ... 1.
         index: (B, hq, wq), number of the patch.
         reference_width: patches in a row of the reference.
-        padding: see `correspond`.
+        match_padding: see `correspond`.
 
     Returns:
         Score and flow of every pixel.
     """
     flow = index_to_flow(index, reference_width)
-    if padding == "valid":
+    if match_padding == "valid":
         flow = F.pad(flow, (0, 0, 0, 2, 0, 2))
         score = F.pad(score, (1, 1, 1, 1))
     return Correspondence(score, flow, index)

@@ -80,7 +80,7 @@ def validate(encoders: Encoders, views: Views) -> tuple[dict[str, float], list[l
     for i in range(len(views)):
         view = {name: value[None] for name, value in views[i].items()}
         features = encoders(view["image1"].to(device), view["image2"].to(device))
-        flow = correspond(*features, padding="same").flow.cpu()
+        flow = correspond(*features, match_padding="same").flow.cpu()
         truth = view["coordinates"][:, ::4, ::4] / 4
         y, x = torch.meshgrid(*(torch.arange(side) for side in flow.shape[1:3]), indexing="ij")
         distance = (flow + torch.stack([x, y], -1) - truth).norm(dim=-1)
