@@ -109,6 +109,8 @@ def added_to_folder(path: str | Path) -> Iterator[Path]:
     Raises:
         UserError: the place cannot be written.
     """
+    if not str(path):
+        raise UserError("an empty name is given for a folder: give another.")
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)

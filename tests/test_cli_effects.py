@@ -63,6 +63,22 @@ def test_settings_of_references_need_one(photo: str, capsys, option: list[str]) 
     assert f"{option[0]} changes nothing without a reference" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--max-memory", "9" * 400], "is no amount of memory"),
+        (["--views", "9" * 5000], "give auto, off or a number"),
+        (["-o", ""], "an empty name is given"),
+    ],
+)
+def test_values_beyond_all_bounds(photo: str, tmp_path: Path, monkeypatch, capsys, option: list[str], message: str):
+    monkeypatch.chdir(tmp_path)
+    for command in ("upscale", "explain"):
+        assert exit_code([command, photo, "--reference", photo, "-o", "out.png", *option]) == 2
+        assert message in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["photo.png"]
+
+
 def test_networks_say_what_they_do_not_use(photo: str, tmp_path: Path, capsys) -> None:
     SRCNN(SRCNNConfig(channels=(4, 4))).save_pretrained(tmp_path / "srcnn")
     out = str(tmp_path / "out.png")

@@ -65,7 +65,7 @@ DEFAULTS = Options()
 
 def parse_views(text: str) -> Literal["auto", "off"] | int:
     """Read auto, off or a number, as a command line gives it; `Options` says what is wrong with others."""
-    return int(text) if re.fullmatch(r"-?[0-9]+", text) else cast(Literal["auto", "off"], text)
+    return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else cast(Literal["auto", "off"], text)
 
 
 def parse_memory(text: str) -> int:
@@ -80,7 +80,7 @@ def parse_memory(text: str) -> int:
     Raises:
         UserError: it is none.
     """
-    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)):
+    if not (found := re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)):
         raise UserError(f"{text!r} is no amount of memory: write for example 2GB or 800MB.")
     return int(float(found[1]) * UNITS[found[2].upper()])
 
