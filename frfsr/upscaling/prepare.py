@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from frfsr.imageio import Photo
 from frfsr.network import Network
 from frfsr.pixels import to_tensor
 from frfsr.upscaling import memory, references
-from frfsr.upscaling.fitting import Fitting, together
+from frfsr.upscaling.fitting import Fitting, Size, scaled, together
+from frfsr.upscaling.nearby import GRID, Located, Nearby, locate, part_size
 from frfsr.upscaling.options import Options, View
 
+ENOUGH = 0.93  # of their size at which references match as well as at all of it
 SEARCHING = 300  # bytes for each pixel of a view while it is compared with the photo
 
 Key = tuple[bytes, float, int]
@@ -64,6 +67,7 @@ class Preparation:
         self.model, self.options, self.names, self.kept, self.fitting = model, options, names, kept, fitting
         self.weight = next(model.parameters())
         self.views: list[View] = []
+        self.sizes: list[Size] = []
         self.notes: list[str] = []
         self.warnings: list[str] = []
 
@@ -84,19 +88,47 @@ class Preparation:
             return None
         views = self.choose_views(lr, images)
         sizes = [image.pixels.shape[:2] for image in images]
-        factor = self.fitting.reduction([references.seen_size(sizes[view.reference], view) for view in views])
+        seen = [references.seen_size(sizes[view.reference], view) for view in views]
+        factor = self.fitting.reduction(seen)
+        parts: list[tuple[View, Located]] = []
+        if factor < ENOUGH and self.model.searches:
+            for view, (height, width) in zip(views, seen, strict=True):
+                located = locate(lr, images[view.reference].filled_rgb(), view, self.weight.device)
+                if located.found.any():
+                    parts.append((replace(view, size=(width, height)), located))
+        side = 0
+        if parts:  # half of the pixels for them
+            side = int(factor * (sum(map(prod, seen)) / 2 / len(parts)) ** 0.5)
+            factor *= 0.5**0.5
+            held = [part_size(view, side) for view, _ in parts] + scaled(seen, factor)
+            again = self.fitting.reduction(held)
+            side, factor = max(GRID, int(side * again) // 4 * 4), factor * again
+            self.notes.append(f"references are too large for the memory: for each tile, {side}x{side} pixels of them")
         if factor < 1:
             self.notes.append(f"references are reduced to {factor:.0%} of their size to fit into the memory")
             views = [replace(view, zoom=view.zoom * factor) for view in views]
         digests = {number: digest(images[number]) for number in {view.reference for view in views}}
         keys = [(digests[view.reference], view.zoom, view.turn) for view in views]
         self.kept.keep(keys)
+        self.views += [view for view, _ in parts]
         encoded = []
         for key, view in zip(keys, views, strict=True):
             height, width = references.seen_size(sizes[view.reference], view)
             self.views.append(replace(view, size=(width, height)))
             encoded.append(self.kept.get(key, partial(self.encode_view, images, view)))
-        return together(self.model, encoded)
+        if not parts:
+            self.sizes = [(view.size[1], view.size[0]) for view in self.views]
+            return together(self.model, encoded)
+        nearby = Nearby(
+            self.views,
+            [image.filled_rgb() for image in images],
+            [located for _, located in parts],
+            whole=encoded,
+            side=side,
+            encode=lambda image: self.model.encode_reference(image.to(self.weight)),
+        )
+        self.sizes = nearby.sizes()
+        return nearby
 
     def encode_view(self, images: Sequence[Photo], view: View) -> Any:
         """Encode a reference as a view shows it."""

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
-from math import ceil
+from math import ceil, prod
 from time import monotonic
 from typing import Any
 
@@ -22,8 +22,9 @@ from frfsr.imageio import Photo
 from frfsr.network import Network, SRResult
 from frfsr.pixels import to_pixels
 from frfsr.upscaling import memory
-from frfsr.upscaling.fitting import Fitting
+from frfsr.upscaling.fitting import Fitting, Size
 from frfsr.upscaling.matches import Matches
+from frfsr.upscaling.nearby import Nearby, in_views
 from frfsr.upscaling.options import SMALLEST_TILE, Options, Report, View, duration
 from frfsr.upscaling.prepare import EncodedReferences, Preparation
 from frfsr.upscaling.tiles import Span, cut, place, spans, strips
@@ -67,6 +68,7 @@ class Run:
         self.kept = EncodedReferences() if kept is None else kept
         self.output = memory.Output() if output is None else output
         self.views: list[View] = []
+        self.sizes: list[Size] = []
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.tile = self.tiles = 0
@@ -89,7 +91,7 @@ class Run:
         try:
             fitting = self.fitting(lr)
             encoded = self.prepare(lr, images, fitting)
-            size = self.options.tile or fitting.tile([(view.size[1], view.size[0]) for view in self.views])
+            size = self.options.tile or fitting.tile(self.sizes)
         except (RuntimeError, MemoryError) as error:
             if not memory.is_exhausted(error):
                 raise
@@ -121,6 +123,7 @@ class Run:
         preparation = Preparation(self.model, self.options, self.names, self.kept, fitting)
         encoded = preparation.encode(lr, images)
         self.views, self.notes, self.warnings = preparation.views, preparation.notes, preparation.warnings
+        self.sizes = preparation.sizes
         return encoded
 
     def render(self, lr: Tensor, upsampled: Tensor | None, encoded: Any) -> Generator[Tensor, None, bool]:
@@ -146,9 +149,16 @@ class Run:
 
             def tile(row: Span, column: Span) -> Tensor:
                 enlarged = None if upsampled is None else cut(upsampled, row, column, SCALE).to(self.weight)
-                result = self.super_resolve(cut(lr, row, column).to(self.weight), place(encoded, row, column), enlarged)
-                if result.correspondence is not None and self.matches is not None:
-                    self.matches.keep(result.correspondence, row, column)
+                part = cut(lr, row, column).to(self.weight)
+                if isinstance(encoded, Nearby):
+                    references, *where = encoded.near(row, column)
+                    result = self.super_resolve(part, references, enlarged)
+                    found = result.correspondence and in_views(result.correspondence, *where)
+                else:
+                    result = self.super_resolve(part, place(encoded, row, column), enlarged)
+                    found = result.correspondence
+                if found is not None and self.matches is not None:
+                    self.matches.keep(found, row, column)
                 steps.update()
                 if callable(self.progress):
                     self.progress(next(done), self.tiles)
@@ -193,17 +203,20 @@ class Run:
 
     def choose_search(self, lr: Tensor, encoded: Any) -> Any:
         """Let the references be searched as the options say: exactly, unless that takes more than a minute."""
-        if not self.model.searches or not isinstance(encoded, atlas.Atlas):
+        if not self.model.searches or not isinstance(encoded, atlas.Atlas | Nearby):
             if self.options.search == "fast" and encoded is not None:
                 self.notes.append(f"{self.model.architecture} searches in its own way: search changes nothing")
             return encoded
-        pairs = lr[0, 0].numel() * sum(reference.matching[0, 0].numel() for reference in encoded.references)
+        pairs = lr[0, 0].numel() * sum(map(prod, self.sizes)) // SCALE**2
         minutes = pairs / PAIRS_A_MINUTE[self.weight.device.type == "cuda"]
         fast = self.options.search == "fast" or (self.options.search == "auto" and minutes > 1)
         if fast:
             self.notes.append(f"references are searched coarse to fine: exactly it takes about {ceil(minutes)} minutes")
         elif minutes > 1:
             self.announce(60 * minutes, "the search is exact")
+        if isinstance(encoded, Nearby):
+            encoded.fast = fast
+            return encoded
         return encoded._replace(fast=fast)
 
     def start(self, lr: Tensor, size: int) -> None:

@@ -122,7 +122,8 @@ def test_networks_that_search_nothing_see_references_as_they_are(network, monkey
     photo, *images = (Photo(rng.integers(0, 256, (*size, 3), np.uint8)) for size in ((12, 20), (48, 80), (80, 48)))
     seen_as = upscale_photo(photo, images, model, Options(views=3), names=["a.png", "b.png"]).report
     assert [(view.reference, view.zoom, view.turn, view.size) for view in seen_as.views] == [(0, 1.0, 0, (80, 48))]
-    assert seen_as.notes == ("the network takes 1 reference: a.png",)
+    as_they_are = f"{model.architecture} takes references only as they are: views change nothing"
+    assert seen_as.notes == (as_they_are, "the network takes 1 reference: a.png")
 
 
 def test_the_next_photo_finds_the_references_of_the_last_one_encoded(small_model, monkeypatch):
