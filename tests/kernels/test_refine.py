@@ -15,7 +15,7 @@ SHAPES = [  # batch, flow height and width, key height and width, radius
     (1, 1, 1, 4, 4, 1),
     (2, 3, 4, 28, 16, 2),
     (1, 2, 3, 21, 50, 4),
-    (3, 4, 1, 1, 9, 3),
+    (3, 4, 1, 1, 9, 2),
     (1, 7, 3, 12, 31, 0),
 ]
 
@@ -65,7 +65,7 @@ def test_regret(device: str, shape: tuple[int, ...]) -> None:
     check(*inputs(shape, device))
 
 
-@pytest.mark.parametrize("shape", SHAPES[:3])
+@pytest.mark.parametrize("shape", SHAPES[::2])
 def test_flow_between_pixels_and_beyond_the_key(device: str, shape: tuple[int, ...]) -> None:
     check(*inputs(shape, device, reach=9))
 
@@ -122,7 +122,7 @@ def refined_by_definition(position: tuple[int, int], at: tuple[int, int], query:
     return max(scores, key=scores.get)
 
 
-@pytest.mark.parametrize("shift", [(0, 0), (2, 1), (-1, 2)])
+@pytest.mark.parametrize("shift", [(2, 1), (-1, 2)])
 def test_a_known_shift_is_found(device: str, shift: tuple[int, int]) -> None:
     """shift: (x, y) in reference pixels. Borders, whose blocks are made of replicated pixels, are left out."""
     query = textures(1, 20, 24, seed=0).to(device)
