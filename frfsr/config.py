@@ -58,7 +58,9 @@ class FRFSRConfig:
     score_input: bool = False  # TAAM also sees the score of eq. 6, so that it can distrust a match (not in the paper)
 
     # The image to which the network adds its residual
-    base: Literal["bicubic", "bilinear", "sife"] = "bicubic"  # bilinear: published; sife: SIFE's own image (tiny)
+    # bilinear: published; sife: SIFE's own (tiny); own: that of a single-image network beside SIFE, of SIFE's sizes, so
+    # that it can be trained on while the others keep the features that they know
+    base: Literal["bicubic", "bilinear", "sife", "own"] = "bicubic"
 
     # Feature reuse (eq. 3-4, 18): a second aggregation network that is fed F_rec of the first
     reuse: bool = False

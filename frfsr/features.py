@@ -1,5 +1,7 @@
 """Images -> features: the texture encoder, the reference pyramid and SIFE (the left column of the paper's figure 1)."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from einops.layers.torch import Rearrange
@@ -110,6 +112,10 @@ class SIFE(nn.Module):
         """Embed the LR image."""
         shallow = self.conv_first(lr)
         return shallow + self.conv_body(self.body(shallow))
+
+    def image(self, features: Tensor, upsampled: Tensor) -> Tensor:
+        """Super-resolve alone: features (B, C, h, w) of the LR image, and that enlarged -> image (B, 3, 4h, 4w)."""
+        return upsampled + cast(nn.Sequential, self.image_head)(features)
 
 
 def start_at_zero(convolution: nn.Conv2d) -> None:

@@ -44,10 +44,9 @@ class FRFSR(Network):
         self.encoder = TextureEncoder(config.encoder_channels)
         self.reference_encoder = None if config.shared_encoder else TextureEncoder(config.encoder_channels)
         self.pyramid = ReferencePyramid(config.texture_channels)
-        self.sife = None
-        if config.sife:
-            image_head = config.base == "sife"
-            self.sife = SIFE(config.sife_features, config.sife_blocks, config.sife_growth, image_head)
+        sizes = config.sife_features, config.sife_blocks, config.sife_growth
+        self.sife = SIFE(*sizes, image_head=config.base == "sife") if config.sife else None
+        self.base = SIFE(*sizes, image_head=True) if config.base == "own" else None
         self.aggregation = aggregation(
             lambda reuse: MultiScaleAggregation(config, sife=config.sife, reuse=reuse), config.reuse
         )
@@ -116,8 +115,10 @@ class FRFSR(Network):
         sife = None if self.sife is None else self.sife(lr)
         if base is not None:
             return sife, base
-        if self.sife is not None and self.sife.image_head is not None:  # base: sife
-            return sife, upsampled + self.sife.image_head(sife)
+        if self.base is not None:
+            return sife, self.base.image(self.base(lr), upsampled)
+        if self.sife is not None and sife is not None and self.config.base == "sife":
+            return sife, self.sife.image(sife, upsampled)
         if self.config.base == "bilinear":
             return sife, F.interpolate(lr, scale_factor=4, mode="bilinear", align_corners=False)
         return sife, upsampled

@@ -12,6 +12,7 @@ from frfsr.checkpoints import find_weights, read_checkpoint
 from frfsr.convert import from_published
 from frfsr.errors import UserError
 from frfsr.published import ESRGAN_UPSAMPLING, TORCHVISION_VGG
+from frfsr.recipes.carry import below
 from frfsr.states import unwrap
 
 TORCHVISION = {
@@ -96,9 +97,11 @@ def part_state(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     Raises:
         UserError: it holds none of them.
     """
-    own = {name.removeprefix(f"{part}."): value for name, value in state.items() if name.startswith(f"{part}.")}
+    own = below(state, f"{part}.")
     if own:
         return own
+    if part == "base" and any(name.startswith("sife.image_head.") for name in state):
+        return below(state, "sife.")  # what stage sife trained
     vgg = {
         f"{name}.{kind}": f"features.{layer}.{kind}"
         for name, layer in TORCHVISION_VGG.items()

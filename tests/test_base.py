@@ -1,5 +1,6 @@
 """Any single-image network as the base image: how it is found and loaded, and what refines it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ from einops import rearrange
 from PIL import Image
 from safetensors.torch import save_file
 
-from frfsr import upscale
+from frfsr import FRFSR, upscale
 from frfsr.base import load_single_image
 from frfsr.cli import main
 from frfsr.errors import UserError
 from frfsr.evals.upscalers import load_upscaler
 from frfsr.parts import RRDBNet
 from frfsr.peers.single_image import EDSR, SRCNN, ResidualConfig, SRCNNConfig
+from frfsr.recipes.pretrained import load_part
 
 LR = torch.rand(2, 3, 7, 9, generator=torch.Generator().manual_seed(0))
 
@@ -177,6 +179,29 @@ def test_own_base_given_changes_nothing(small_model) -> None:
     own = small_model(LR).image
     torch.testing.assert_close(small_model(LR, reference, base=own).image, small_model(LR, reference).image)
     assert small_model(LR[..., :1, :2], reference, base=own[..., :4, :8]).image.shape == (2, 3, 4, 8)
+
+
+def test_a_base_network_of_its_own(small_model, tmp_path: Path) -> None:
+    """It makes the base image; SIFE keeps its features; its weights come from what stage sife trained."""
+    trained = FRFSR(replace(small_model.config, base="sife")).eval()
+    for parameter in trained.sife.parameters():
+        parameter.data.normal_(0, 0.1)
+    trained.save_pretrained(tmp_path)
+    model = FRFSR(replace(small_model.config, base="own")).eval()
+    load_part(model, "base", str(tmp_path))
+    alone = model(LR).image
+    torch.testing.assert_close(alone, trained(LR).image)
+    reference = torch.rand(2, 3, 24, 32)
+    torch.testing.assert_close(model(LR, reference, base=alone).image, model(LR, reference).image)
+    for name, parameter in model.base.named_parameters():
+        assert name.startswith("image_head.") or parameter.shape == model.sife.get_parameter(name).shape
+    with pytest.raises(UserError, match="no part base"):
+        load_part(model, "base", str(saved_without_image(small_model, tmp_path / "plain")))
+
+
+def saved_without_image(model: FRFSR, folder: Path) -> Path:
+    FRFSR(replace(model.config, base="bicubic")).save_pretrained(folder)
+    return folder
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 28, 35), (2, 3, 14, 18), (1, 3, 28, 36), (2, 1, 28, 36)])

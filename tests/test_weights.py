@@ -18,7 +18,7 @@ from frfsr.upscaling.upscale import upscale_photo
 PACKAGED = ("frfsr-tiny", "frfsr-tiny-gan", "frfsr-tiny-real")
 
 
-@pytest.mark.parametrize(("name", "megabytes"), [("frfsr-tiny", 8), ("frfsr-tiny-gan", 10), ("frfsr-tiny-real", 8)])
+@pytest.mark.parametrize(("name", "megabytes"), [("frfsr-tiny", 10), ("frfsr-tiny-gan", 10), ("frfsr-tiny-real", 8)])
 def test_packaged_weights_are_small(name, megabytes):
     file = Path(checkpoints.PACKAGED, name, "model.safetensors")
     assert file.stat().st_size <= megabytes * 1_000_000
@@ -105,10 +105,10 @@ def test_loaded_modules_are_as_built_ones(small_model, small_model_folder):
 def test_frfsr_tiny_real_is_for_photos_as_they_are(stereo_pair):
     """Noise and JPEG artefacts of the photo, which frfsr-tiny takes for detail, are no part of its result."""
     truth, reference = stereo_pair
-    spoilt = Degradation(clean_share=0, noise=(8, 8), noise_share=1, jpeg=(50, 50), jpeg_share=1)
+    spoilt = Degradation(clean_share=0, noise=(15, 15), noise_share=1, jpeg=(40, 40), jpeg_share=1, last_jpeg_share=1)
     lr = Photo(degraded_lr(truth, spoilt, np.random.default_rng(0)))
     plain, real = (
         psnr_y(upscale_photo(lr, [Photo(reference)], FRFSR.from_pretrained(name).eval()).photo.pixels, truth)
         for name in ("frfsr-tiny", "frfsr-tiny-real")
     )
-    assert real > plain + 0.5
+    assert real > plain + 1.5
