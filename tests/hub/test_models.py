@@ -94,9 +94,16 @@ def test_cards_of_packaged_weights(name) -> None:
         "apache-2.0",
         "frfsr",
     )
+    for said in ("arxiv.org/abs/2306.01500", "## Use", "## Limits", "## Training"):
+        assert said in card.text
     table = (Path(__file__).parents[2] / "docs/results/table_I.csv").read_text().splitlines()
     columns = table[0].split(",")[1:]
-    row = next(line.split(",")[1:] for line in table if line.split(",")[0] == name)
+    rows = {line.split(",")[0]: line.split(",")[1:] for line in table}
+    if name == "frfsr-tiny-real":  # on photos as they are, which no table of the paper has
+        page = (Path(__file__).parents[2] / "docs/results/README.md").read_text()
+        assert " / ".join(f"{result.metric_value:.3f}".removesuffix("0") for result in card.data.eval_results) in page
+        return
+    row = rows[name]
     expected = {
         (column, metric): float(value)
         for column, cell in zip(columns, row, strict=True)
@@ -104,5 +111,3 @@ def test_cards_of_packaged_weights(name) -> None:
     }
     found = {(result.dataset_name, result.metric_type): result.metric_value for result in card.data.eval_results}
     assert {key: found.get(key) for key in expected} == expected, "measured anew: bring the cards up to date"
-    for said in ("arxiv.org/abs/2306.01500", "## Use", "## Limits", "## Training"):
-        assert said in card.text
