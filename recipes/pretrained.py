@@ -135,8 +135,15 @@ def load_part(model: nn.Module, part: str, weights: str | list[str]) -> str:
     if not places:
         raise UserError(f"init {part}: the list of weights is empty: name at least one.")
     found = [read(place, f"init {part}", BACKBONES.get(part)) for place in places]
-    states = [each.state if part == "all" else part_state(each.state, part) for each in found]
     target = model if part == "all" else submodule(model, part)
+    # A SIFE that makes the image goes on from the base network of weights in which the two are apart.
+    makes_image = part == "sife" and getattr(target, "image_head", None) is not None
+    states = [
+        each.state
+        if part == "all"
+        else part_state(each.state, "base" if makes_image and below(each.state, "base.") else part)
+        for each in found
+    ]
     for place, state in zip(places, states, strict=True):
         fit(target, state, part, place)
     if len(states) > 1:

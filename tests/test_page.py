@@ -155,9 +155,9 @@ def same(content: bytes, expected: bytes) -> bool:
 def upscaled(folder: Path, photo: Path, *references: Path, strength: float = 1) -> bytes:
     """What `frfsr upscale` writes, in a process of its own as the page has one."""
     output = folder / f"expected{photo.suffix}"
-    options = ["-o", str(output), "--device", "cpu", "--quiet", "--strength", str(strength)]
+    options = ["-o", str(output), "--device", "cpu", "--quiet"]
     if references:
-        options += ["--reference", *map(str, references)]
+        options += ["--strength", str(strength), "--reference", *map(str, references)]
     command = [sys.executable, "-m", "frfsr", "upscale", str(photo), *options]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})  # as many threads as the page has
     return output.read_bytes()

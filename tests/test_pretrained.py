@@ -83,7 +83,7 @@ def test_the_mean_of_several(tmp_path: Path):
     model = FRFSR(FRFSRConfig.tiny())
     sources = load_part(model, "sife", ["frfsr-tiny", str(file)])
     assert sources.split("+")[1] == hashlib.sha256(file.read_bytes()).hexdigest()
-    torch.testing.assert_close(model.sife.conv_first.weight, packaged["sife.conv_first.weight"] + 0.5)
+    torch.testing.assert_close(model.sife.conv_first.weight, packaged["base.conv_first.weight"] + 0.5)
     with pytest.raises(UserError, match="init sife: the list of weights is empty"):
         load_part(model, "sife", [])
     with pytest.raises(UserError, match="nowhere"):
