@@ -10,7 +10,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from frfsr.errors import UserError
+from frfsr.errors import UserError, one_line
 from frfsr.evals import metrics
 from frfsr.evals.benchmarks import Sample, TestSet, as_test_set
 from frfsr.evals.cache import ScoreCache
@@ -148,7 +148,7 @@ def _evaluate_item(
             return replace(Score(**known), name=name)
         score = measure(upscaler, item.load(protocol), protocol)
     except UserError as error:
-        return Fault(name, " ".join(str(error).split()))
+        return Fault(name, one_line(error))
     if cache:
         cache.put(key, asdict(score))
     return score

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from frfsr.errors import UserError
+from frfsr.errors import UserError, one_line
 from frfsr.evals.machine import file_name, machine
 from frfsr.evals.runtime import peak_resident, reset_peak_resident, resident
 from frfsr.evals.speed_cases import Case, Contest, cases
@@ -167,7 +167,7 @@ def compiles(rival: Callable[[], object]) -> bool:
     try:
         rival()
     except Exception as error:  # a compiler fails in any way
-        print(f"stock does not compile: {type(error).__name__}: {' '.join(str(error).split())[:200]}", flush=True)
+        print(f"stock does not compile: {type(error).__name__}: {one_line(error)[:200]}", flush=True)
         return False
     return True
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from frfsr.architectures import DTYPES, find_architecture, load, usable_device
 from frfsr.checkpoints import CHECKPOINT_ENDINGS, CONFIG, WEIGHTS, HubOptions, find_model, read_checkpoint, read_config
-from frfsr.errors import UserError
+from frfsr.errors import UserError, one_line
 from frfsr.network import Network
 from frfsr.parts import RRDBNet
 from frfsr.peers.single_image import SingleImageNetwork, recognise
@@ -201,7 +201,7 @@ def from_spandrel(checkpoint: Mapping[str, Any], label: str, dtype: torch.dtype)
     except spandrel.UnsupportedModelError as error:
         raise UserError(f"{label}: neither frfsr nor spandrel knows a network with these weights.") from error
     except Exception as error:  # spandrel builds a network of sizes that it guesses, which can fail in any way
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise UserError(f"spandrel cannot load {label}: {reason[:160]}") from error
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise UserError(f"{label} is a network for {descriptor.architecture.name}, which needs more than an image.")

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from frfsr.errors import UserError
+from frfsr.errors import UserError, one_line
 from frfsr.settings import shortened
 from frfsr.states import as_kept, require_same_keys
 
@@ -166,7 +166,7 @@ def _download(repository: str, name: str, hub: HubOptions) -> Path:
     except HFValidationError as error:
         raise UserError(f"no model {repository!r}: it is neither a folder nor a valid Hub id.") from error
     except (HfHubHTTPError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)[:160]
         raise UserError(f"cannot fetch {repository} from the Hub ({reason}).") from error
 
 
@@ -185,7 +185,7 @@ def read_config(files: ModelFiles) -> tuple[str, dict[str, Any]]:
     try:
         values = json.loads(files.config.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{CONFIG} of {files.label} cannot be read: {' '.join(str(error).split())}") from error
+        raise UserError(f"{CONFIG} of {files.label} cannot be read: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"{CONFIG} of {files.label} is no JSON object.")
     version = values.pop("format", FORMAT)
@@ -218,7 +218,7 @@ def load_module(make: Callable[[], Module], files: ModelFiles) -> Module:
         require_same_keys(expected, found, f"{WEIGHTS} of {files.label} does not fit its {CONFIG}")
         state = load_file(files.weights)
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)[:160]
         raise UserError(f"{WEIGHTS} of {files.label} cannot be read ({reason}): fetch it again.") from error
     loaded = {name: as_kept(state[name], kept, f"{name} of {files.label}") for name, kept in empty.items()}
     module.load_state_dict(loaded, assign=True)

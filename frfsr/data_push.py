@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from frfsr.data import load_pairs, stored_rows
 from frfsr.decoding import decode_image
-from frfsr.errors import UserError
+from frfsr.errors import UserError, one_line
 
 CODE = "https://github.com/frfsr/frfsr"
 CARD = "README.md"
@@ -117,7 +117,7 @@ def reason(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return f"the Hub refuses the token ({status}): it must be one with the right to write there"
-    return " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
+    return one_line(error)[:160].rstrip(".") or type(error).__name__
 
 
 def dataset_card(source: str | Path, repository: str, pairs: Dataset, licence: str | None = None) -> DatasetCard:

@@ -8,7 +8,7 @@ import fsspec
 from datasets import Image
 from PIL import Image as PILImage
 
-from frfsr.errors import UserError
+from frfsr.errors import UserError, one_line
 from frfsr.imageio import read_photo
 
 
@@ -97,5 +97,5 @@ def read_url(url: str, token: str | bool | None = None) -> bytes:
         filesystem, place = fsspec.url_to_fs(url, **options)
         return filesystem.cat_file(place)
     except Exception as error:  # each protocol has a client of its own, perhaps not installed, with errors of its own
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = one_line(error)[:160] or type(error).__name__
         raise UserError(f"{url} cannot be read: {reason}") from error

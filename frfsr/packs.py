@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetInfo, Features, Image, List, Value
 
-from frfsr.errors import UserError
+from frfsr.errors import UserError, one_line
 from frfsr.files import whole_file
 
 BATCH_BYTES = 2**26
@@ -143,7 +143,7 @@ def pack_batches(files: Sequence[Path], features: Features) -> Iterator[pa.Table
             except KeyError as error:
                 raise UserError(f"{file} has no column {error}, which {files[0]} has") from error
             except (pa.ArrowException, OSError) as error:
-                raise UserError(f"cannot load {file}: {' '.join(str(error).split())}") from error
+                raise UserError(f"cannot load {file}: {one_line(error)}") from error
 
 
 def bounded_rows(size: int, rows: int) -> int:
@@ -155,7 +155,7 @@ def _opened(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20)  # or whole row groups lie in memory
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs"):
             reason = "it is a Git LFS pointer; run `git lfs pull`"
         raise UserError(f"cannot load {file}: {reason}") from error

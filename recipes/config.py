@@ -9,7 +9,7 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from frfsr.degradations import Degradation
-from frfsr.errors import UserError
+from frfsr.errors import UserError, one_line
 from frfsr.recipes.effects import require_effect
 from frfsr.settings import Count, Positive, Rate, Share, from_mapping, require_divisible, settings
 
@@ -241,7 +241,7 @@ def load_config(
     try:
         values = yaml.safe_load(file.read_text()) or {}
     except (OSError, *NO_YAML) as error:
-        raise UserError(f"cannot read the configuration {name}: {' '.join(str(error).split())}") from error
+        raise UserError(f"cannot read the configuration {name}: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"cannot read the configuration {name}: it must be lines of KEY: VALUE.")
     for change in changes:

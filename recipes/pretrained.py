@@ -84,12 +84,13 @@ def torchvision_file(backbone: str | None) -> Path:
     return file
 
 
-def part_state(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+def part_state(state: dict[str, Tensor], part: str, makes_image: bool = False) -> dict[str, Tensor]:
     """Take the weights of a part of FRFSR out of a state dict of FRFSR, of a VGG as torchvision names it, or of RRDB.
 
     Args:
         state: the state dict.
         part: the part's name.
+        makes_image: it is the single-image network, which one FRFSR has as its base and another as its SIFE.
 
     Returns:
         The weights under the part's own names.
@@ -97,11 +98,10 @@ def part_state(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     Raises:
         UserError: it holds none of them.
     """
-    own = below(state, f"{part}.")
+    places = [name for name in ("base", "sife") if f"{name}.image_head.0.weight" in state] if makes_image else []
+    own = below(state, f"{[*places, part][0]}.")
     if own:
         return own
-    if part == "base" and any(name.startswith("sife.image_head.") for name in state):
-        return below(state, "sife.")  # what stage sife trained
     vgg = {
         f"{name}.{kind}": f"features.{layer}.{kind}"
         for name, layer in TORCHVISION_VGG.items()
@@ -136,14 +136,8 @@ def load_part(model: nn.Module, part: str, weights: str | list[str]) -> str:
         raise UserError(f"init {part}: the list of weights is empty: name at least one.")
     found = [read(place, f"init {part}", BACKBONES.get(part)) for place in places]
     target = model if part == "all" else submodule(model, part)
-    # A SIFE that makes the image goes on from the base network of weights in which the two are apart.
-    makes_image = part == "sife" and getattr(target, "image_head", None) is not None
-    states = [
-        each.state
-        if part == "all"
-        else part_state(each.state, "base" if makes_image and below(each.state, "base.") else part)
-        for each in found
-    ]
+    makes_image = getattr(target, "image_head", None) is not None
+    states = [each.state if part == "all" else part_state(each.state, part, makes_image) for each in found]
     for place, state in zip(places, states, strict=True):
         fit(target, state, part, place)
     if len(states) > 1:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-from frfsr.errors import UserError
+from frfsr.errors import UserError, one_line
 from frfsr.imageio.alpha import fill_transparent
 from frfsr.imageio.metadata import Metadata, metadata_from_pil, with_axes_swapped
 
@@ -80,7 +80,7 @@ def photo_from_pil(image: Image.Image) -> Photo:
     try:
         image.load()
     except OSError as error:
-        raise UserError(f"the image is damaged: {' '.join(str(error).split())}.") from error
+        raise UserError(f"the image is damaged: {one_line(error)}.") from error
     metadata, orientation = metadata_from_pil(image)
     pixels, keeps_profile = _pixels(image)
     return upright(pixels, metadata if keeps_profile else metadata._replace(icc_profile=None), orientation)

@@ -17,7 +17,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from frfsr.errors import ImageWarning, UserError
+from frfsr.errors import ImageWarning, UserError, one_line
 from frfsr.imageio import damage, jpeg, png, pnm, tiff, tiff_samples, tiff_tags
 from frfsr.imageio.metadata import EXIF_PREFIX, metadata_from_pil
 from frfsr.imageio.photo import Photo, photo_from_pil, upright
@@ -62,7 +62,7 @@ def read_photo(source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None
         except MemoryError as error:
             raise UserError(f"{name}: not enough memory to read it.") from error
         except Exception as error:  # decoders raise nearly every type on damaged files
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+            reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
             raise UserError(f"{name}: it cannot be read as an image: {reason}.") from error
     for note in notes:
         warnings.warn(f"{name}: {note}", ImageWarning, stacklevel=2)

@@ -48,6 +48,7 @@ class Fitting:
     ):
         self.model, self.super_resolve, self.size = model, super_resolve, size
         self.free, self.writing = free, writing
+        self.rehearsed: dict[tuple[tuple[Size, ...], int], int] = {}  # a rehearsal takes up to a second
 
     def needed(self, references: Sequence[Size], side: int) -> int:
         """Bytes at most.
@@ -59,6 +60,13 @@ class Fitting:
         Returns:
             Bytes that encoding them, computing one tile and joining it with its neighbours hold.
         """
+        key = tuple(references), side
+        if key not in self.rehearsed:
+            self.rehearsed[key] = self.rehearse(*key)
+        return self.rehearsed[key]
+
+    def rehearse(self, references: Sequence[Size], side: int) -> int:
+        """Find what `needed` tells."""
         height, width = self.size
         joined = 2 * 3 * 4 * SCALE**2 * min(side, height) * width
 
