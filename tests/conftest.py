@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -46,6 +46,14 @@ def small_model_folder(small_model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     small_model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def importable() -> Iterator[None]:
+    """Spawned processes find the test files by the names that pytest gives them, whatever started pytest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1])
+        yield
 
 
 @pytest.fixture(scope="session")

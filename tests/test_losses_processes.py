@@ -76,11 +76,9 @@ def share(rank: int, meeting: str, out: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def shares(tmp_path_factory) -> list[dict[str, tuple[Tensor, Tensor]]]:
+def shares(tmp_path_factory, importable) -> list[dict[str, tuple[Tensor, Tensor]]]:
     folder: Path = tmp_path_factory.mktemp("processes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1])  # the processes import this file as pytest names it
-        multiprocessing.spawn(share, (str(folder / "meeting"), str(folder / "out")), nprocs=PROCESSES)
+    multiprocessing.spawn(share, (str(folder / "meeting"), str(folder / "out")), nprocs=PROCESSES)
     return [torch.load(folder / f"out.{rank}") for rank in range(PROCESSES)]
 
 

@@ -85,6 +85,7 @@ def taken_and_told(model: Network, sizes: list[Size]) -> tuple[int, int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from /proc")
+@pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "single image"])
 def test_what_is_told_is_what_is_taken(small_model, kind):
     """At most that, and not under 0.4 of it; networks of the usual sizes are nearer (docs/references.md).
