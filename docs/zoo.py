@@ -1,4 +1,4 @@
-"""Write docs/zoo.md from frfsr/architectures.py: `python docs/zoo.py`. A test fails where the two differ."""
+"""Write docs/zoo.md from what the package knows: `python docs/zoo.py`. A test fails where the two differ."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from frfsr.peers.single_image import SingleImageNetwork
 PAGE = Path(__file__).with_name("zoo.md")
 INTRODUCTION = """# Networks
 
-<!-- Written by docs/zoo.py from frfsr/architectures.py. -->
+<!-- Written by docs/zoo.py from frfsr/architectures.py and publications.py. -->
 
 Every network is called alike, `model(lr, references).image`, and is known by its name to `frfsr upscale`, `eval`,
 `train`, `convert` and `frfsr.load`. Parameters are those of the published size. No published weights come with the
@@ -57,11 +57,13 @@ def table(belongs: Callable[[Architecture], bool]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for name, entry in ARCHITECTURES.items():
         if belongs(entry):
-            code = ", ".join(f"[{place.split('/')[1]}](https://{place})" for place in entry.code.split(", "))
+            published = entry.publication
+            code = ", ".join(f"[{place.split('/')[1]}](https://{place})" for place in published.code.split(", "))
             files = f"; convert {', '.join(entry.checkpoint_parts)}" if entry.checkpoint_parts else ""
             millions = sum(parameter.numel() for parameter in published_size(entry.module).parameters()) / 1e6
-            cells = [f"`{name}`", f"{entry.title}: {entry.paper}. Code of {code}", f"{millions:.2f} M"]
-            yield f"| {' | '.join([*cells, entry.needs, entry.weights + files, entry.licence])} |"
+            cells = [f"`{name}`", f"{published.title}: {published.paper}. Code of {code}", f"{millions:.2f} M"]
+            cells += [entry.module.needs(), published.weights + files, published.licence]
+            yield f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

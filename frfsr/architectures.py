@@ -1,4 +1,4 @@
-"""The one list of architectures: name -> network, where it was published, and how its checkpoints become ours."""
+"""The one list of architectures: name -> network, and how its published checkpoints become ours."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from frfsr.peers import (
     ttsr,
     wtrn,
 )
+from frfsr.publications import PUBLICATIONS, Publication
 from frfsr.settings import shortened
 from frfsr.stored import StoredModule
 
@@ -33,196 +34,42 @@ DTYPES = {name: getattr(torch, name) for name in names.DTYPES}
 
 @dataclass(frozen=True)
 class Architecture:
-    """A published network, or a part of one.
+    """A network, or a part of one, and how its published checkpoints become ours.
 
     Attributes:
         module: its class; a `Network` unless it is only a part.
-        title: its name in the literature.
-        paper: first author, venue and year.
-        code: repository of the published code.
-        licence: of that code and its weights, as stated there.
-        weights: where its weights are usually found.
         from_published: checkpoint (for several `checkpoint_parts`, a mapping of them) -> the module.
         checkpoint_parts: names of the files that make one network; empty for a single file.
     """
 
     module: type[StoredModule]
-    title: str
-    paper: str
-    code: str
-    licence: str
-    weights: str
     from_published: Callable[[Mapping[str, Any]], StoredModule]
     checkpoint_parts: tuple[str, ...] = ()
 
     @property
-    def needs(self) -> str:
-        """What it super-resolves with: a reference, several, none; or that it is a part."""
-        if not issubclass(self.module, Network):
-            return "a part, makes no image"
-        return {None: "LR and references", 0: "LR"}.get(self.module.max_references, "LR and one reference")
+    def publication(self) -> Publication:
+        """What was published of it."""
+        return PUBLICATIONS[self.module.architecture]
 
-
-FRFSR_CODE: dict[str, Any] = dict(
-    paper="Mei, arXiv 2306.01500, 2023",
-    code="github.com/Yi-Yang355/FRFSR",
-    licence="none stated",
-    weights="releases of the authors' repository",
-)
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "frfsr": Architecture(
-        FRFSR,
-        "FRFSR",
-        from_published=parts.frfsr_from_published,
-        checkpoint_parts=parts.FRFSR_PARTS,
-        **FRFSR_CODE,
-    ),
-    "frfsr-reuse": Architecture(
-        parts.ReuseNetwork, "FRFSR, second network", from_published=parts.reuse_from_published, **FRFSR_CODE
-    ),
-    "extractor": Architecture(
-        parts.Extractor, "Contrastive texture encoder", from_published=parts.extractor_from_published, **FRFSR_CODE
-    ),
-    "rrdb": Architecture(
-        parts.RRDBNet,
-        "RRDB, ESRGAN",
-        paper="Wang, ECCVW 2018",
-        code="github.com/xinntao/ESRGAN",
-        licence="Apache-2.0",
-        weights="RRDB_PSNR_x4.pth among its releases",
-        from_published=parts.rrdb_from_published,
-    ),
-    "c2-matching": Architecture(
-        c2_matching.C2Matching,
-        "C2-Matching",
-        paper="Jiang, CVPR 2021",
-        code="github.com/yumingj/C2-Matching",
-        licence="MIT",
-        weights="its README; VGG19 from torchvision",
-        from_published=c2_matching.from_published,
-        checkpoint_parts=matched.PARTS,
-    ),
-    "masa": Architecture(
-        masa.MASA,
-        "MASA",
-        paper="Lu, CVPR 2021",
-        code="github.com/dvlab-research/MASA-SR",
-        licence="none stated",
-        weights="its README (masa_rec.pth, masa.pth)",
-        from_published=masa.from_published,
-    ),
-    "datsr": Architecture(
-        datsr.DATSR,
-        "DATSR",
-        paper="Cao, ECCV 2022",
-        code="github.com/caojiezhang/DATSR",
-        licence="CC BY-NC 4.0",
-        weights="its README (restoration_mse.pth, feature_extraction.pth); VGG19 from torchvision",
-        from_published=datsr.from_published,
-        checkpoint_parts=matched.PARTS,
-    ),
-    "ttsr": Architecture(
-        ttsr.TTSR,
-        "TTSR",
-        paper="Yang, CVPR 2020",
-        code="github.com/researchmm/TTSR",
-        licence="MIT",
-        weights="its README (TTSR.pt, TTSR-rec.pt)",
-        from_published=ttsr.from_published,
-    ),
-    "wtrn": Architecture(
-        wtrn.WTRN,
-        "WTRN",
-        paper="Li, IEEE TIP 2022",
-        code="github.com/zskuang58/WTRN-TIP",
-        licence="MIT",
-        weights="none published",
-        from_published=wtrn.from_published,
-    ),
-    "srntt": Architecture(
-        srntt.SRNTT,
-        "SRNTT, PyTorch port",
-        paper="Zhang, CVPR 2019",
-        code="github.com/S-aiueo32/srntt-pytorch",
-        licence="Apache-2.0",
-        weights="none known; VGG19 from torchvision",
-        from_published=srntt.from_published,
-        checkpoint_parts=srntt.PARTS,
-    ),
-    "srntt-tf": Architecture(
-        srntt_tf.SRNTTTensorFlow,
-        "SRNTT, original",
-        paper="Zhang, CVPR 2019",
-        code="github.com/ZZUTK/SRNTT",
-        licence="not looked up",
-        weights="its README; arrays without names, to be named as ours first",
-        from_published=srntt_tf.from_published,
-        checkpoint_parts=srntt.PARTS,
-    ),
-    "crossnet": Architecture(
-        crossnet.CrossNet,
-        "CrossNet",
-        paper="Zheng, ECCV 2018",
-        code="github.com/htzheng/ECCV2018_CrossNet_RefSR",
-        licence="none stated",
-        weights="none published",
-        from_published=crossnet.from_published,
-    ),
-    "ssen": Architecture(
-        ssen.SSEN,
-        "SSEN, after an unofficial implementation",
-        paper="Shim, CVPR 2020",
-        code="github.com/Slime0519/CVPR_2020_SSEN",
-        licence="none stated",
-        weights="none published",
-        from_published=ssen.from_published,
-    ),
-    "srcnn": Architecture(
-        single_image.SRCNN,
-        "SRCNN",
-        paper="Dong, ECCV 2014",
-        code="github.com/yjn870/SRCNN-pytorch",
-        licence="none stated",
-        weights="its README",
-        from_published=single_image.SRCNN.from_published,
-    ),
-    "edsr": Architecture(
-        single_image.EDSR,
-        "EDSR",
-        paper="Lim, CVPRW 2017",
-        code="github.com/XPixelGroup/BasicSR, github.com/sanghyun-son/EDSR-PyTorch",
-        licence="Apache-2.0, MIT",
-        weights="BasicSR's model zoo",
-        from_published=single_image.EDSR.from_published,
-    ),
-    "srresnet": Architecture(
-        single_image.SRResNet,
-        "SRResNet, SRGAN",
-        paper="Ledig, CVPR 2017",
-        code="github.com/XPixelGroup/BasicSR",
-        licence="Apache-2.0",
-        weights="BasicSR's model zoo (MSRResNet)",
-        from_published=single_image.SRResNet.from_published,
-    ),
-    "ranksrgan": Architecture(
-        single_image.RankSRGAN,
-        "RankSRGAN",
-        paper="Zhang, ICCV 2019",
-        code="github.com/XPixelGroup/RankSRGAN",
-        licence="none stated",
-        weights="its README (mmsr_RankSRGAN_*.pth)",
-        from_published=single_image.RankSRGAN.from_published,
-    ),
-    "enhancenet": Architecture(
-        single_image.EnhanceNet,
-        "EnhanceNet",
-        paper="Sajjadi, ICCV 2017",
-        code="github.com/msmsajjadi/EnhanceNet-Code",
-        licence="CC BY-NC-ND 4.0",
-        weights="in its repository, for TensorFlow",
-        from_published=single_image.EnhanceNet.from_published,
-    ),
+    entry.module.architecture: entry
+    for entry in (
+        Architecture(FRFSR, parts.frfsr_from_published, parts.FRFSR_PARTS),
+        Architecture(parts.ReuseNetwork, parts.reuse_from_published),
+        Architecture(parts.Extractor, parts.extractor_from_published),
+        Architecture(parts.RRDBNet, parts.rrdb_from_published),
+        Architecture(c2_matching.C2Matching, c2_matching.from_published, matched.PARTS),
+        Architecture(masa.MASA, masa.from_published),
+        Architecture(datsr.DATSR, datsr.from_published, matched.PARTS),
+        Architecture(ttsr.TTSR, ttsr.from_published),
+        Architecture(wtrn.WTRN, wtrn.from_published),
+        Architecture(srntt.SRNTT, srntt.from_published, srntt.PARTS),
+        Architecture(srntt_tf.SRNTTTensorFlow, srntt_tf.from_published, srntt.PARTS),
+        Architecture(crossnet.CrossNet, crossnet.from_published),
+        Architecture(ssen.SSEN, ssen.from_published),
+        *(Architecture(network, network.from_published) for network in single_image.NETWORKS),
+    )
 }
 
 

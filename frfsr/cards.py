@@ -7,9 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from frfsr.architectures import Architecture, find_architecture
-from frfsr.network import Network
-from frfsr.stored import StoredModule
+from frfsr.publications import PUBLICATIONS, Needs, Publication
 
 PAPER = "https://arxiv.org/abs/2306.01500"
 CODE = "https://github.com/frfsr/frfsr"
@@ -49,14 +47,14 @@ class Origin:
 UNKNOWN = Origin()
 
 
-def converted(architecture: Architecture) -> Origin:
+def converted(published: Publication) -> Origin:
     """The origin of weights that others published."""
     text = (
-        f"Weights published by the authors of {architecture.title} ({architecture.paper}, code at "
-        f"https://{architecture.code.split(', ')[0]}), converted by `frfsr convert`. "
-        f"Licence of the published code and weights: {architecture.licence}."
+        f"Weights published by the authors of {published.title} ({published.paper}, code at "
+        f"https://{published.code.split(', ')[0]}), converted by `frfsr convert`. "
+        f"Licence of the published code and weights: {published.licence}."
     )
-    return Origin(text, HUB_LICENCES.get(architecture.licence, "other"))
+    return Origin(text, HUB_LICENCES.get(published.licence, "other"))
 
 
 def measured(dataset: str, scores: Mapping[str, float], protocol: str) -> list[EvalResult]:
@@ -77,44 +75,47 @@ def measured(dataset: str, scores: Mapping[str, float], protocol: str) -> list[E
     ]
 
 
-def model_card(module: StoredModule, name: str | None = None, origin: Origin = UNKNOWN) -> ModelCard:
+def model_card(
+    architecture: str, parameters: int, needs: Needs, name: str | None = None, origin: Origin = UNKNOWN
+) -> ModelCard:
     """Write the card of a network, or of a part of one.
 
     Args:
-        module: what is published.
+        architecture: a key of `frfsr.publications.PUBLICATIONS`.
+        parameters: how many it has.
+        needs: what it super-resolves with.
         name: heading of the card; by default the architecture's name.
         origin: of its weights.
 
     Returns:
         The card.
     """
-    entry = find_architecture(module.architecture)
+    published = PUBLICATIONS[architecture]
     known: dict[str, Any] = given(license=origin.licence, datasets=list(origin.datasets), base_model=origin.base_model)
     if origin.results:
-        known |= dict(model_name=name or module.architecture, eval_results=list(origin.results))
+        known |= dict(model_name=name or architecture, eval_results=list(origin.results))
     data = ModelCardData(
         library_name="frfsr",
         pipeline_tag="image-to-image",
         tags=TAGS,
         **known,
     )
-    millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
-    paper = f"[{entry.paper}]({PAPER})" if module.architecture.startswith("frfsr") else entry.paper
+    paper = f"[{published.paper}]({PAPER})" if architecture.startswith("frfsr") else published.paper
     sections = [
-        f"# {name or module.architecture}",
-        f"{entry.title} ({paper}): {entry.needs}. {millions:.2f} M parameters. For [frfsr]({CODE}).",
-        usage(module),
+        f"# {name or architecture}",
+        f"{published.title} ({paper}): {needs}. {parameters / 1e6:.2f} M parameters. For [frfsr]({CODE}).",
+        usage(needs),
         f"## Training\n\n{origin.text}",
         LIMITS,
     ]
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
 
 
-def usage(module: StoredModule) -> str:
+def usage(needs: Needs) -> str:
     """How to use it, in code."""
-    if not isinstance(module, Network):
+    if needs is Needs.PART:
         return "## Use\n\nA part of a network: training starts from it, by `init: {PART: THIS_REPOSITORY}` in a recipe."
-    references = "" if module.max_references == 0 else '["sharp.png"], '
+    references = "" if needs is Needs.NO_REFERENCE else '["sharp.png"], '
     code = f'import frfsr\n\nimage = frfsr.upscale("photo.png", {references}model="OWNER/NAME")'
     command = "frfsr upscale photo.png " + ("--reference sharp.png " if references else "")
     return f"## Use\n\n```python\n{code}\n```\n\n```bash\n{command}-o out.png --model OWNER/NAME\n```"

@@ -72,4 +72,4 @@ def convert_files(checkpoints: Sequence[str], output: str | Path, arch: str) -> 
         raise UserError(f"{arch} needs one checkpoint, got {len(checkpoints)}.")
     module = from_published(state_dict, arch)
     with added_to_folder(output) as folder:
-        module.save_pretrained(folder, model_card_kwargs={"origin": converted(find_architecture(arch))})
+        module.save_pretrained(folder, model_card_kwargs={"origin": converted(find_architecture(arch).publication)})

@@ -16,7 +16,7 @@ from frfsr.stored import StoredModule
 
 @dataclass(frozen=True)
 class Known:
-    """An architecture: name, parameters at the published size, and the facts of `frfsr.architectures.Architecture`."""
+    """An architecture: name, parameters at the published size, and the facts of its `Publication`."""
 
     name: str
     title: str
@@ -46,13 +46,13 @@ def architectures() -> list[Known]:
     return [
         Known(
             name,
-            entry.title,
-            entry.paper,
+            entry.publication.title,
+            entry.publication.paper,
             sum(parameter.numel() for parameter in published_size(entry.module).parameters()),
-            entry.needs,
-            entry.licence,
-            entry.weights,
-            entry.code,
+            entry.module.needs(),
+            entry.publication.licence,
+            entry.publication.weights,
+            entry.publication.code,
             entry.checkpoint_parts,
         )
         for name, entry in ARCHITECTURES.items()

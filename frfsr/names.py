@@ -10,27 +10,6 @@ DTYPES = ("float32", "bfloat16", "float16")
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 """Kinds of devices on which networks run, as torch names them; a number may follow: cuda:1."""
 
-ARCHITECTURES = (
-    "frfsr",
-    "frfsr-reuse",
-    "extractor",
-    "rrdb",
-    "c2-matching",
-    "masa",
-    "datsr",
-    "ttsr",
-    "wtrn",
-    "srntt",
-    "srntt-tf",
-    "crossnet",
-    "ssen",
-    "srcnn",
-    "edsr",
-    "srresnet",
-    "ranksrgan",
-    "enhancenet",
-)
-"""Keys of `frfsr.architectures.ARCHITECTURES`."""
 HUB_NAME = r"[\w.-]+/[\w.-]+"
 """Pattern of OWNER/NAME."""
 

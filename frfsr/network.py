@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from frfsr.publications import Needs
 from frfsr.stored import StoredModule
 
 
@@ -116,6 +117,11 @@ class Network(StoredModule):
     def __init__(self, config: Any):
         super().__init__()
         self.config = config
+
+    @classmethod
+    def needs(cls) -> Needs:
+        """What it super-resolves with."""
+        return {None: Needs.REFERENCES, 0: Needs.NO_REFERENCE}.get(cls.max_references, Needs.REFERENCE)
 
     @abstractmethod
     def encode_reference(self, reference: Tensor) -> Any:

@@ -14,6 +14,7 @@ from torch import nn
 
 from frfsr.checkpoints import CONFIG, FORMAT, WEIGHTS, HubOptions, find_model, load_module, read_config
 from frfsr.errors import UserError
+from frfsr.publications import Needs
 from frfsr.settings import from_mapping
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ class StoredModule(nn.Module):
     def of(cls, config: Any) -> Self:
         """The module of these sizes, with initial weights."""
         return cls(config)
+
+    @classmethod
+    def needs(cls) -> Needs:
+        """What it super-resolves with; a part of a network makes no image."""
+        return Needs.PART
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub: Any) -> Self:
@@ -141,6 +147,7 @@ class StoredModule(nn.Module):
         Returns:
             The card.
         """
-        from frfsr.cards import model_card  # cards name the papers of architectures, whose list knows this class
+        from frfsr.cards import model_card  # with huggingface_hub
 
-        return model_card(self, **facts)
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        return model_card(self.architecture, parameters, self.needs(), **facts)

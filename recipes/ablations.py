@@ -28,7 +28,7 @@ from frfsr.evals.tables import Table, number
 from frfsr.evals.upscalers import load_upscaler
 from frfsr.files import write_text
 from frfsr.recipes.config import TrainingConfig, load_config
-from frfsr.recipes.launch import guarded
+from frfsr.recipes.ending import guarded
 from frfsr.recipes.train import train
 
 
@@ -91,7 +91,7 @@ ABLATIONS = {
 
 def title_of(config: TrainingConfig) -> str:
     """What the network of a configuration is called in the literature."""
-    return find_architecture(config.model.get("architecture", "frfsr")).title
+    return find_architecture(config.model.get("architecture", "frfsr")).publication.title
 
 
 def configure(config: TrainingConfig, variant: Variant, seeds: int = 1) -> TrainingConfig:

@@ -21,7 +21,7 @@ from frfsr.evals.speed_stock import plain_pytorch
 from frfsr.evals.tables import Table, number
 from frfsr.files import write_text
 from frfsr.recipes.config import TrainingConfig, load_config
-from frfsr.recipes.launch import guarded
+from frfsr.recipes.ending import guarded
 from frfsr.recipes.losses import vgg_features
 from frfsr.recipes.setup import build_network
 

@@ -16,8 +16,8 @@ from frfsr.network import Network
 from frfsr.recipes.average import Average
 from frfsr.recipes.carry import Carried
 from frfsr.recipes.config import TrainingConfig
+from frfsr.recipes.ending import run_recipe
 from frfsr.recipes.guard import Guard
-from frfsr.recipes.launch import run_recipe
 from frfsr.recipes.loop import Loop
 from frfsr.recipes.objectives import AllLosses, Reconstruction, base_image
 from frfsr.recipes.optim import parameter_groups

@@ -22,8 +22,8 @@ from frfsr.matching import correspond, enlarge_flow
 from frfsr.network import Network
 from frfsr.recipes.carry import Carried
 from frfsr.recipes.config import MatchingConfig
+from frfsr.recipes.ending import run_recipe
 from frfsr.recipes.guard import Guard
-from frfsr.recipes.launch import run_recipe
 from frfsr.recipes.loop import Loop
 from frfsr.recipes.losses import contrastive_loss, distillation_loss, known_matches, matching_cross_entropy
 from frfsr.recipes.pretrained import load_part

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from frfsr import names
 from frfsr.architectures import ARCHITECTURES
 from frfsr.cli import main
 from frfsr.imageio import Photo, read_photo, write_photo
 from frfsr.parts import Extractor
 from frfsr.peers import ttsr
+from frfsr.publications import PUBLICATIONS
 from frfsr.states import published_key
 
 
-def test_names_are_those_of_the_architectures():
-    assert tuple(ARCHITECTURES) == names.ARCHITECTURES
+def test_every_architecture_was_published():
+    assert tuple(ARCHITECTURES) == tuple(PUBLICATIONS)
 
 
 def test_models_lists_what_there_is(capsys):

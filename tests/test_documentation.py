@@ -21,6 +21,7 @@ RUNNABLE = [*(f"tutorials/{name}.md" for name in TUTORIALS), "export.md"]
 def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path) -> None:
     """All blocks of a page as one program."""
     from frfsr.architectures import ARCHITECTURES
+    from frfsr.publications import PUBLICATIONS
 
     monkeypatch.chdir(tmp_path)
     text = (CHECKOUT / "docs" / page).read_text()
@@ -31,7 +32,7 @@ def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path) -> None:
         code = block[1].splitlines()
         lines[first : first + len(code)] = code
     program = compile("\n".join(lines), str(CHECKOUT / "docs" / page), "exec")
-    with patch.dict(ARCHITECTURES):  # a page may add to the list that all modules share
+    with patch.dict(ARCHITECTURES), patch.dict(PUBLICATIONS):  # a page may add to the lists that all modules share
         exec(program, {"__name__": page})
 
 

@@ -14,7 +14,7 @@ import frfsr.recipes.train as recipe
 from frfsr.cli import main
 from frfsr.errors import UserError
 from frfsr.files import append
-from frfsr.recipes.launch import INTERRUPTED, guarded
+from frfsr.recipes.ending import INTERRUPTED, guarded
 from frfsr.recipes.plot import read_log
 from frfsr.recipes.setup import build_network
 

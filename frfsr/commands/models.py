@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Sequence
 
 from frfsr.commands.arguments import add_command, add_hub_arguments, hub_options
-from frfsr.names import ARCHITECTURES, require_known
+from frfsr.names import require_known
+from frfsr.publications import PUBLICATIONS
 
 MODELS_EXAMPLES = """`frfsr convert` makes a folder of published weights, for --model of the other commands.
 More single-image networks (RCAN, SwinIR, HAT, ...) are known through spandrel: --base FILE, eval --sisr FILE.
 """
-CONVERT_EXAMPLES = f"""architectures: {", ".join(ARCHITECTURES)}
+CONVERT_EXAMPLES = f"""architectures: {", ".join(PUBLICATIONS)}
 (`frfsr models` tells what they are, and where weights are found)
 
 examples:
@@ -108,7 +109,7 @@ def run_info(options: argparse.Namespace) -> int:
 
 def run_convert(options: argparse.Namespace) -> int:
     """Convert checkpoints."""
-    require_known("architecture", options.arch, ARCHITECTURES)
+    require_known("architecture", options.arch, tuple(PUBLICATIONS))
     from frfsr.convert import convert_files
 
     convert_files(options.checkpoint, options.output, options.arch)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from frfsr.cards import Origin, measured, model_card
+from frfsr.cards import Origin, measured
 from frfsr.checkpoints import PACKAGED
 
 PUSH_AND_PULL = """
@@ -80,7 +80,7 @@ def test_the_card_of_a_network_says_what_is_known(small_model, tmp_path) -> None
 
 
 def test_the_card_of_an_unknown_origin_claims_no_licence(small_model) -> None:
-    card = model_card(small_model)
+    card = small_model.generate_model_card()
     assert card.data.license is None
     assert "Nothing is recorded" in card.text
 
