@@ -53,6 +53,17 @@ class Item:
     order: tuple[int, ...] = ()
     enlarged: bool = False
 
+    def truth(self) -> np.ndarray:
+        """Decode the HR image, (4h, 4w, 3) uint8.
+
+        Raises:
+            UserError: the file is broken, or the image too small.
+        """
+        hr = crop_to_multiple(np.asarray(decode_image(self.input)))
+        if min(hr.shape[:2]) == 0:
+            raise UserError("smaller than 4x4 pixels")
+        return hr
+
     def load(self, protocol: Protocol) -> Sample:
         """Decode the images and make the LR.
 
@@ -65,9 +76,7 @@ class Item:
         Raises:
             UserError: a file is broken.
         """
-        hr = crop_to_multiple(np.asarray(decode_image(self.input)))
-        if min(hr.shape[:2]) == 0:
-            raise UserError("smaller than 4x4 pixels")
+        hr = self.truth()
         lr = protocol.low(hr)
         references = [np.asarray(decode_image(file)) for file in self.references]
         if self.enlarged:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from frfsr.errors import UserError
-from frfsr.files import write_text
+from frfsr.files import added_to_folder, write_text
 
 
 class ScoreCache:
-    """One small JSON file per image result in ``folder``, which is made when needed; safe with several processes.
+    """One small JSON file per image result in ``folder``, which is made if needed; safe with several processes.
 
     Examples:
         >>> from frfsr import evals
@@ -21,9 +21,9 @@ class ScoreCache:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        if not str(folder):
-            raise UserError("an empty name is given for the folder of scores: give one, or leave it out.")
         self.folder = Path(folder)
+        with added_to_folder(folder):  # whether it can be written, before the long work
+            pass
 
     @staticmethod
     def key(*parts: str) -> str:

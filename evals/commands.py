@@ -123,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
     from frfsr.evals.tables import results_json, results_table
 
     cache = None if options.cache is None else ScoreCache(options.cache)
-    test_sets = open_test_sets(paths, reference, level)
+    test_sets = open_test_sets(paths, reference, level, protocol)
     upscalers = load_upscalers(options, engine)
     results = [
         evaluate(upscaler, test_set, protocol, cache, options.jobs) for test_set in test_sets for upscaler in upscalers

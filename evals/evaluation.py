@@ -126,6 +126,29 @@ def evaluate(
     return result
 
 
+def require_measurable(test_set: TestSet, protocol: Protocol) -> None:
+    """Find out, before anything is computed, whether any image of a test set can be measured.
+
+    Looks no further than the first that can; what is wrong with others is told when it is their turn.
+
+    Args:
+        test_set: with its rule for references.
+        protocol: what is measured.
+
+    Raises:
+        UserError: none can: nothing is left of them inside the border, or they have no reference of that level.
+    """
+    first: Fault | None = None
+    for index, name in enumerate(test_set.names):
+        try:
+            metrics.require_size(test_set[index].truth(), protocol.border, protocol.lpips is not None)
+            return
+        except UserError as error:
+            first = first or Fault(name, str(error))
+    if first is not None:
+        raise UserError(f"{test_set.title}: not one image can be measured: {first}")
+
+
 def rule(test_set: TestSet) -> str:
     """The rule for references in words, with the level if it is not the first."""
     return test_set.reference if test_set.level == 1 else f"{test_set.reference}, level {test_set.level}"
@@ -160,6 +183,7 @@ def measure(upscaler: Upscaler, sample: Sample, protocol: Protocol) -> Score:
     Raises:
         UserError: the result has NaN or the wrong size, or the image is too small for the measures.
     """
+    metrics.require_size(sample.hr, protocol.border, protocol.lpips is not None)
     start = time.perf_counter()
     sr = upscaler(sample.lr, sample.references)
     seconds = time.perf_counter() - start

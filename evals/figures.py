@@ -54,23 +54,20 @@ def choose_crop(results: Sequence[np.ndarray], side: int = CROP) -> Box:
     return Box(int(left), int(top), side)
 
 
-def check_crop(box: Box, image: np.ndarray) -> Box:
+def check_crop(box: Box, image: np.ndarray, name: str) -> None:
     """Refuse a box that does not lie in an image.
 
     Args:
         box: of pixels.
         image: (height, width, 3).
-
-    Returns:
-        The box itself.
+        name: of the image.
 
     Raises:
         UserError: a part of it lies outside.
     """
     height, width = image.shape[:2]
     if box.side < 1 or box.left < 0 or box.top < 0 or box.left + box.side > width or box.top + box.side > height:
-        raise UserError(f"the crop {tuple(box)} does not lie in the image of {width}x{height} pixels")
-    return box
+        raise UserError(f"the crop {tuple(box)} does not lie in {name}, an image of {width}x{height} pixels")
 
 
 def comparison(sample: Sample, results: Mapping[str, np.ndarray], box: Box) -> Image.Image:

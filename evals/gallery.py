@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from frfsr.degrade import upscale_bicubic
 from frfsr.errors import UserError
+from frfsr.evals.benchmarks import TestSet
 from frfsr.evals.charts import Contestant, bubble_chart, line_chart
 from frfsr.evals.choices import ReferenceRule
 from frfsr.evals.figures import CROP, Box, attention, check_crop, choose_crop, comparison, error_maps, matching
@@ -67,6 +69,22 @@ def choose_images(laboratory: Laboratory, upscalers: Sequence[Upscaler], benchma
     return [ranked[place] for place in places]
 
 
+def require_crop(test_set: TestSet, choice: Choice) -> None:
+    """Refuse a crop that does not lie in an image that is shown or, where the scores will choose, may be.
+
+    Raises:
+        UserError: a part of it lies outside.
+    """
+    for item in test_set if choice.crop else ():
+        if choice.names and item.name not in choice.names:
+            continue
+        try:
+            truth = item.truth()
+        except UserError:  # a failure of the evaluation, which is not shown
+            continue
+        check_crop(cast(Box, choice.crop), truth, item.name)
+
+
 def picture_items(
     laboratory: Laboratory, upscalers: Sequence[Upscaler], benchmark: str, choice: Choice
 ) -> list[Slider | Figure]:
@@ -84,12 +102,13 @@ def picture_items(
     test_set = laboratory.test_set(benchmark, choice.reference)
     network = next((u for u in reversed(upscalers) if isinstance(u, NetworkUpscaler) and u.uses_references), None)
     items: list[Slider | Figure] = []
+    require_crop(test_set, choice)
     for name in choose_images(laboratory, upscalers, benchmark, choice):
         sample = test_set[test_set.names.index(name)].load(laboratory.protocol)
         results = {upscaler.name: upscaler(sample.lr, sample.references) for upscaler in upscalers}
         pictures = list(results.values())
         different = pictures if len(pictures) > 1 else [upscale_bicubic(sample.lr), sample.hr]
-        box = check_crop(choice.crop, sample.hr) if choice.crop else choose_crop(different, CROP)
+        box = choice.crop or choose_crop(different, CROP)
         title = f"{test_set.title} {name}"
         items.append(Slider(title, pictures[0], pictures[-1], upscalers[0].name, upscalers[-1].name))
         items.append(Figure(f"{title}: crops", comparison(sample, results, box)))

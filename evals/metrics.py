@@ -157,6 +157,21 @@ def require_extras(lpips: bool = False, alexnet: str | Path | None = None) -> No
         _lpips_network(alexnet)
 
 
+def require_size(image: Picture, border: int = 4, lpips: bool = False) -> None:
+    """Find out before a result is computed whether it can be measured.
+
+    Args:
+        image: the truth.
+        border: pixels left out at each side.
+        lpips: `lpips_alex` will be called too.
+
+    Raises:
+        UserError: too little is left inside the border.
+    """
+    inner = _inner(image, border)
+    _check_sizes(inner, inner, smallest=ALEXNET_SMALLEST if lpips else SSIM_WINDOW)
+
+
 def studio_luma(image: np.ndarray) -> np.ndarray:
     """Y in [16, 235], float64 (H, W), of an RGB image (H, W, 3) in [0, 255]."""
     return image @ (np.array(BT601) * STUDIO_SWING / 255) + STUDIO_BLACK

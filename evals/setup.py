@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from frfsr.errors import UserError
 from frfsr.evals.choices import BICUBIC, PUBLISHED, ReferenceRule
+from frfsr.files import added_to_folder
 from frfsr.names import require_device_name
 from frfsr.upscaling.options import Options
 
@@ -50,38 +51,55 @@ def describe(engine: Options, base: str | None) -> str:
     return f"networks: {', '.join(told)}{f', refining {Path(base).stem}' if base else ''}"
 
 
-def open_test_sets(paths: dict[str, str | Path], reference: ReferenceRule, level: int) -> "list[TestSet]":
+def open_test_sets(
+    paths: dict[str, str | Path], reference: ReferenceRule, level: int, protocol: "Protocol"
+) -> "list[TestSet]":
     """A `TestSet` per path; for CUFEDR only CUFED5, with the others as the pool of references.
 
+    Args:
+        paths: by name.
+        reference: the rule for references.
+        level: of their relevance, from 1 on.
+        protocol: what is measured.
+
+    Returns:
+        The test sets.
+
     Raises:
-        UserError: a path holds no test set, or CUFEDR comes without CUFED5.
+        UserError: a path holds no test set, or one of which no image can be measured; CUFEDR comes without CUFED5.
     """
     from frfsr.evals.benchmarks import TestSet
+    from frfsr.evals.evaluation import require_measurable
 
-    if reference != "cufedr":
-        return [TestSet(name, path, reference, level) for name, path in paths.items()]
-    pool = {name: TestSet(name, path) for name, path in paths.items() if name != "cufed5"}
-    if "cufed5" not in paths:
-        raise UserError("CUFEDR is made of the images of CUFED5: give cufed5=PATH too")
-    return [TestSet("cufed5", paths["cufed5"], reference, pool=pool)]
+    if reference == "cufedr":
+        pool = {name: TestSet(name, path) for name, path in paths.items() if name != "cufed5"}
+        if "cufed5" not in paths:
+            raise UserError("CUFEDR is made of the images of CUFED5: give cufed5=PATH too")
+        test_sets = [TestSet("cufed5", paths["cufed5"], reference, pool=pool)]
+    else:
+        test_sets = [TestSet(name, path, reference, level) for name, path in paths.items()]
+    for test_set in test_sets:
+        require_measurable(test_set, protocol)
+    return test_sets
 
 
 def open_laboratory(options: argparse.Namespace, paths: dict[str, str | Path]) -> "Laboratory":
     """The `Laboratory` of ``--data``, its scores cached in ``--out``, which is made if needed.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be written to, or no image of a test set can be measured.
     """
     protocol = read_protocol(options)
+    with added_to_folder(options.out):  # whether it can be written, before the long work
+        pass
     from frfsr.evals.cache import ScoreCache
+    from frfsr.evals.evaluation import require_measurable
     from frfsr.evals.paper import Laboratory
 
-    out = Path(options.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {out}: {error.strerror}") from error
-    return Laboratory(paths, protocol, ScoreCache(out / "cache"), options.jobs)
+    laboratory = Laboratory(paths, protocol, ScoreCache(Path(options.out) / "cache"), options.jobs)
+    for name in paths:
+        require_measurable(laboratory.test_set(name), protocol)
+    return laboratory
 
 
 def load_upscalers(options: argparse.Namespace, engine: Options) -> "list[Upscaler]":

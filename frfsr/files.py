@@ -82,18 +82,15 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         OSError: the place cannot be written.
     """
     path = Path(path)
-    partial, old = (path.with_name(f".{path.name}.{kind}") for kind in ("partial", "old"))
-    for folder in (partial, old):
-        shutil.rmtree(folder, ignore_errors=True)
+    restore_folder(path)
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         yield partial
-        if path.exists():
-            path.rename(old)
-        partial.rename(path)
+        replace_folder(partial, path)
     finally:
-        for folder in (partial, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
@@ -124,14 +121,28 @@ def added_to_folder(path: str | Path) -> Iterator[Path]:
 
 def replace_folder(new: Path, final: Path) -> None:
     """Put the complete folder `new` in the place of `final`; a reader never sees a half-written one."""
+    old = replaced_folder(final)
     if final.exists():
-        old = final.with_name(f".{final.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
+    try:
         new.rename(final)
-        shutil.rmtree(old)
-    else:
-        new.rename(final)
+    finally:
+        restore_folder(final)
+
+
+def restore_folder(final: Path) -> None:
+    """End what `replace_folder` was doing to `final` when it failed or was killed: what was there before comes back."""
+    old = replaced_folder(final)
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
+        old.rename(final)
+
+
+def replaced_folder(final: Path) -> Path:
+    """Where `replace_folder` keeps, for a moment, what was in the place of `final`."""
+    return final.with_name(f".{final.name}.old")
 
 
 def append(file: Path, values: dict[str, Any]) -> None:

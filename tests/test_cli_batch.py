@@ -1,5 +1,6 @@
 """`frfsr upscale` of many photos: what is paired with what, what is skipped, what one broken photo leaves."""
 
+import errno
 import io
 import sys
 from pathlib import Path
@@ -150,3 +151,15 @@ def test_who_swallowed_the_photo(folder, upscale, capsys):
     assert upscale("--reference", "sharp/a.jpg", "photos/a.png", "-o", "out.png") == 2
     assert "--reference took sharp/a.jpg and photos/a.png; give it first" in capsys.readouterr().err
     assert upscale("-o", "out.png", "photos/a.png", "--reference", "sharp/a.jpg", "-q") == 0
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_first_photo(folder, monkeypatch, capsys):
+    """The missing right is played: tests may run as root, who may write anywhere."""
+
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("frfsr.files.TemporaryDirectory", refused)
+    monkeypatch.setattr("frfsr.commands.upscale.load_tools", None)
+    assert main(["upscale", "photos", "-o", "out/"]) == 2
+    assert capsys.readouterr().err == "frfsr: cannot write to out: Permission denied.\n"

@@ -65,8 +65,8 @@ def test_the_crop_is_where_results_differ() -> None:
 
 @pytest.mark.parametrize("box", [Box(-1, 0, 4), Box(0, 61, 4), Box(77, 0, 4), Box(0, 0, 0)])
 def test_crops_outside_are_errors(box: Box, sample: Sample) -> None:
-    with pytest.raises(UserError, match="does not lie in the image of 80x64"):
-        figures.check_crop(box, sample.hr)
+    with pytest.raises(UserError, match="does not lie in a, an image of 80x64"):
+        figures.check_crop(box, sample.hr, "a")
 
 
 def test_comparison_shows_each_picture(sample: Sample) -> None:

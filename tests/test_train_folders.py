@@ -52,6 +52,19 @@ def test_lost_weights_are_exported_again(train, run: Path, finished: Path, capsy
     assert all(again[name].equal(before[name]) for name in before)
 
 
+@pytest.mark.parametrize("killed", ["before the new one came", "before the old one went"])
+def test_a_checkpoint_whose_replacement_was_killed_is_found(train, run: Path, capsys, killed: str) -> None:
+    place, old = run / "checkpoints" / "0000002", run / "checkpoints" / ".0000002.old"
+    shutil.copytree(place, old)
+    if killed == "before the new one came":
+        place.rename(run / "checkpoints" / ".partial")
+    shutil.rmtree(run / "checkpoints" / "0000001", ignore_errors=True)
+    assert train(run) == 0
+    assert "all 2 steps are done" in capsys.readouterr().out
+    assert place.is_dir()
+    assert not old.exists()
+
+
 @pytest.mark.parametrize("name", ["0000002.bak", "0000002 (copy)", "2x"])
 def test_folders_of_other_names_are_no_checkpoints(train, run: Path, name: str) -> None:
     shutil.copytree(run / "checkpoints" / "0000002", run / "checkpoints" / name)

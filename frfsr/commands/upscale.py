@@ -16,6 +16,7 @@ from frfsr.commands.arguments import (
     upscaling_options,
 )
 from frfsr.errors import UserError, one_line
+from frfsr.files import added_to_folder
 from frfsr.upscaling.options import Options, Report, duration
 
 if TYPE_CHECKING:
@@ -125,15 +126,13 @@ def run_batch(jobs: "list[Job]", settings: Options, options: argparse.Namespace)
     """Enlarge all photos whose results are not there yet; faults of single photos do not stop it.
 
     Raises:
-        UserError: the output folder cannot be made, or there is no such model.
+        UserError: the output folder cannot be written to, or there is no such model.
     """
     from tqdm import tqdm
 
     limit = max_pixels(options)
-    try:
-        Path(options.output).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {options.output}: {error.strerror}.") from error
+    with added_to_folder(options.output):  # whether it can be written, before the long work
+        pass
     todo = [job for job in jobs if options.force or not Path(job.output).exists()]
     present = [job for job in jobs if not options.force and Path(job.output).exists()]
     faults = [fault for job in present if (fault := fault_of(job, limit))]

@@ -119,14 +119,26 @@ def test_equal_images_are_infinitely_good_in_json(tmp_path: Path, capsys: pytest
         (["--data", "wrsr={wrsr}", "--jobs", "0"], "--jobs must be"),
         (["--data", "wrsr={wrsr}", "--json", "/nowhere/o.json"], "cannot be written"),
         (["--data", "wrsr={wrsr}", "--json", ""], "give the output another name"),
-        (["--data", "wrsr={wrsr}", "--cache", ""], "an empty name is given for the folder of scores"),
+        (["--data", "wrsr={wrsr}", "--cache", ""], "an empty name is given for a folder"),
         (["--data", "a={wrsr}", "a=/nowhere"], "two test sets are called a"),
+        (["--data", "wrsr={wrsr}", "--border", "20"], "WR-SR: not one image can be measured: 001: an image of 40x36"),
+        (["--data", "wrsr={wrsr}", "--border", "13"], "needs 11x11 pixels inside the border, got 14x10"),
+        (["--data", "wrsr={wrsr}", "--references", "5"], "001: there is no reference of level 5, only 1"),
+        (["tables", "--data", "wrsr={wrsr}", "--out", "{wrsr}", "--border", "20"], "not one image can be measured"),
+        (["figures", "--data", "wrsr={wrsr}", "--out", "{wrsr}", "--benchmark", "wrsr", "--border", "20"], "not one"),
+        (
+            ["figures", "--data", "wrsr={wrsr}", "--out", "{wrsr}", "--benchmark", "wrsr", "--crop", "30", "0", "16"],
+            r"the crop \(30, 0, 16\) does not lie in 001, an image of 40x36",
+        ),
         (["--data", "wrsr={wrsr}", "--device", "foo"], "no network runs on a device 'foo'"),
         (["--data", "wrsr={wrsr}", "--models", "a=frfsr-tiny", "a=bicubic"], "two models are called a"),
         (["figures", "--data", "wrsr={wrsr}", "--out", "{wrsr}", "--benchmark", "wrsr", "--count", "-1"], "--count is"),
     ],
 )
-def test_wrong_arguments_are_named(words: list[str], message: str, wrsr: Path) -> None:
+def test_wrong_arguments_are_named_before_the_first_image(
+    words: list[str], message: str, wrsr: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(Bicubic, "__call__", None)
     with pytest.raises(UserError, match=message):
         frfsr_eval(
             *[word.format(wrsr=wrsr) for word in words], *([] if "--models" in words else ["--models", "bicubic"])
