@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from datasets import Dataset
 
-from frfsr.data import decode_image, open_pairs, stored_bytes
+from frfsr.data.pairs import decode_image, open_pairs, stored_bytes
 from frfsr.degrade import crop_to_multiple, reorder_patches, upscale_bicubic
 from frfsr.errors import UserError
 from frfsr.evals.choices import BENCHMARKS, ReferenceRule, read_data, rules

@@ -10,13 +10,13 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
+from frfsr.data.layouts import Fault
 from frfsr.errors import UserError, one_line
 from frfsr.evals import metrics
 from frfsr.evals.benchmarks import Sample, TestSet, as_test_set
 from frfsr.evals.cache import ScoreCache
 from frfsr.evals.protocol import Protocol
 from frfsr.evals.upscalers import Model, Upscaler, as_upscaler
-from frfsr.layouts import Fault
 
 
 @dataclass(frozen=True)

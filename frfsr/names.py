@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from frfsr.errors import UserError
 
@@ -42,3 +43,16 @@ def require_device_name(device: str) -> None:
     """
     if not re.fullmatch(rf"({'|'.join(DEVICES)})(:\d+)?", device):
         raise UserError(f"no network runs on a device {device!r}: give {', '.join(DEVICES)}, or cuda:1.")
+
+
+def require_pack_name(file: str | Path) -> None:
+    """Refuse what is no name of a pack.
+
+    Args:
+        file: that is to be written.
+
+    Raises:
+        UserError: it does not end in .parquet.
+    """
+    if Path(file).suffix != ".parquet":
+        raise UserError(f"{file}: the pack's name must end in .parquet.")

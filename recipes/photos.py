@@ -9,8 +9,8 @@ from datasets import Dataset
 from PIL import Image as PILImage
 
 from frfsr import degrade
-from frfsr.data import decode_image, stored
-from frfsr.decoding import image_size
+from frfsr.data.decoding import image_size
+from frfsr.data.pairs import decode_image, stored
 from frfsr.errors import UserError
 
 Place = tuple[int, int]

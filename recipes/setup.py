@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from frfsr.architectures import find_architecture
-from frfsr.data import load_pairs, stored
+from frfsr.data.pairs import load_pairs, stored
 from frfsr.errors import UserError
 from frfsr.features import TextureEncoder
 from frfsr.network import Network

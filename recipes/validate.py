@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from frfsr.data import load_pairs
+from frfsr.data.pairs import load_pairs
 from frfsr.errors import UserError
 from frfsr.evals.metrics import psnr_y
 from frfsr.network import Network

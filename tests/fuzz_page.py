@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 
 from frfsr.imageio import read_photo
-from frfsr.page_handlers import Handlers
-from frfsr.page_sessions import Sessions
-from frfsr.page_work import Limits, Networks
+from frfsr.page.handlers import Handlers
+from frfsr.page.sessions import Sessions
+from frfsr.page.work import Limits, Networks
 
 LIMITS = Limits(photo_pixels=64 * 64, file_pixels=fuzz.MAX_PIXELS, seconds=30)
 LINE = re.compile(r'<div class="line (good|note|bad)" role="(?:alert|status)">([^<\n]+)</div>')

@@ -9,7 +9,7 @@ from PIL import Image
 import frfsr
 from frfsr.base import load_single_image
 from frfsr.cli import main
-from frfsr.data import load_pairs
+from frfsr.data.pairs import load_pairs
 from frfsr.errors import UserError
 from frfsr.listing import open_module
 from frfsr.peers.single_image import SRCNN, SRCNNConfig

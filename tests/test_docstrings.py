@@ -20,7 +20,7 @@ PUBLIC = {
     "frfsr/base.py": ["load_single_image", "load_base", "load_with_base"],
     "frfsr/checkpoints.py": ["find_model", "find_weights", "load_module", "read_config", "read_checkpoint"],
     "frfsr/convert.py": ["from_published", "convert_files"],
-    "frfsr/data.py": ["load_pairs", "pack"],
+    "frfsr/data/pairs.py": ["load_pairs", "pack"],
     "frfsr/files.py": ["whole_file", "whole_folder", "added_to_folder", "require_writable", "write_text"],
     "frfsr/matching.py": ["correspond", "best_patch", "from_patches"],
     "frfsr/model.py": ["FRFSR.forward"],

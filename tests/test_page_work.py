@@ -9,8 +9,8 @@ from PIL import Image
 from frfsr import cli
 from frfsr.errors import UserError
 from frfsr.imageio import Photo, write_photo
-from frfsr.page_sessions import Sessions
-from frfsr.page_work import Job, Limits, Networks, download_name, enlarge, open_photo, shown
+from frfsr.page.sessions import Sessions
+from frfsr.page.work import Job, Limits, Networks, download_name, enlarge, open_photo, shown
 
 SMALL = Limits(photo_pixels=200, file_pixels=1000, file_bytes=5000, references=2)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from frfsr import FRFSR, FRFSRConfig, degrade
-from frfsr.data import load_pairs
+from frfsr.data.pairs import load_pairs
 from frfsr.pixels import to_tensor
 from frfsr.recipes.config import MatchingConfig, TrainingConfig
 from frfsr.recipes.objectives import base_image

@@ -6,10 +6,10 @@ import sys
 from dataclasses import asdict, fields
 from typing import Any
 
-from frfsr.building.options import BuildOptions, require_pack_name
 from frfsr.commands.arguments import add_command, described
+from frfsr.data.building.options import BuildOptions
 from frfsr.errors import UserError
-from frfsr.names import HUB_NAME
+from frfsr.names import HUB_NAME, require_pack_name
 
 PAIRS = "folder (CUFED, CUFED5, WR-SR, ImageFolder), packs or Hub id, perhaps with @REVISION"
 SPLITS = "train (default), test, train[:100], ..."
@@ -92,7 +92,7 @@ def run_build(options: argparse.Namespace) -> int:
     given = {field.name: getattr(options, field.name) for field in fields(BuildOptions)}
     settings = BuildOptions(**{name: value for name, value in given.items() if value is not None})
     require_pack_name(options.output)  # before OpenCV is imported
-    from frfsr.building.build import build
+    from frfsr.data.building.build import build
 
     try:
         print(build(options.source, options.output, settings, options.not_in))
@@ -104,7 +104,7 @@ def run_build(options: argparse.Namespace) -> int:
 
 def run_pack(options: argparse.Namespace) -> int:
     """Write a pack."""
-    from frfsr.data import pack
+    from frfsr.data.pairs import pack
 
     count = pack(options.source, options.output, options.split, revision=options.revision, token=options.token)
     print(f"{count} pairs in {options.output}")
@@ -120,7 +120,7 @@ def run_check(options: argparse.Namespace) -> int:
     Returns:
         The exit code, 1 if it finds something.
     """
-    from frfsr.data_check import check
+    from frfsr.data.check import check
 
     report = check(
         options.source,
@@ -142,7 +142,7 @@ def run_push(options: argparse.Namespace) -> int:
     """
     if not re.fullmatch(HUB_NAME, options.repository):
         raise UserError(f"{options.repository!r} is no name of a dataset on the Hub: give OWNER/NAME.")
-    from frfsr.data_push import push
+    from frfsr.data.push import push
 
     print(
         push(

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from frfsr.data.layouts import IMAGE_SUFFIXES, Fault, images, named_pairs
 from frfsr.errors import UserError
 from frfsr.imageio import WRITE_FORMATS, is_same_file
-from frfsr.layouts import IMAGE_SUFFIXES, Fault, images, named_pairs
 
 STREAM = "-"  # standard input or output
 SEPARATORS = "_-. "  # between a photo's name and the rest of a reference's

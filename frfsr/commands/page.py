@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         require_device_name(options.device)
     if not 0 <= options.port <= 65_535:
         raise UserError(f"--port is {options.port}: it must lie between 0 and 65535.")
-    from frfsr.page import Limits, serve
+    from frfsr.page.app import Limits, serve
 
     given = dict(photo_pixels=options.max_pixels, seconds=options.max_seconds, jobs=options.jobs, waiting=options.queue)
     limits = Limits(**{name: value for name, value in given.items() if value is not None})

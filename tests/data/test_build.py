@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 
 from frfsr.cli import main
-from frfsr.data import load_pairs
-from frfsr.data_check import check
+from frfsr.data.check import check
+from frfsr.data.pairs import load_pairs
 from frfsr.errors import UserError
 
 cv2 = pytest.importorskip("cv2", reason="needs the extra build")
 
-from frfsr.building import build as building  # noqa: E402
-from frfsr.building.build import build  # noqa: E402
-from frfsr.building.options import BuildOptions  # noqa: E402
-from frfsr.building.select import Candidate, by_place, choose  # noqa: E402
+from frfsr.data.building import build as building  # noqa: E402
+from frfsr.data.building.build import build  # noqa: E402
+from frfsr.data.building.options import BuildOptions  # noqa: E402
+from frfsr.data.building.select import Candidate, by_place, choose  # noqa: E402
 
 WIDTH, HEIGHT = 440, 340
 VIEW = np.array([[1.1, -0.12, 6], [0.11, 1.08, -24], [8e-5, 5e-5, 1]])  # places of a photo -> of its second view
@@ -230,7 +230,7 @@ def test_mistakes_take_one_line(photos, tmp_path, capsys, monkeypatch) -> None:
     assert not list(tmp_path.glob(".*"))
     with pytest.raises(UserError, match="longest"):
         BuildOptions(cell=512, longest=256)
-    for module in [name for name in sys.modules if name.startswith("frfsr.building.")]:
+    for module in [name for name in sys.modules if name.startswith("frfsr.data.building.")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "cv2", None)
     assert main(["data", "build", str(photos), out]) == 2

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from frfsr.cli import main
-from frfsr.data_check import check
+from frfsr.data.check import check
 
 
 @pytest.fixture

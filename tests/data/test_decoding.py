@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frfsr.data import load_pairs
-from frfsr.decoding import decode_image, image_size, stored_bytes
+from frfsr.data.decoding import decode_image, image_size, stored_bytes
+from frfsr.data.pairs import load_pairs
 from frfsr.errors import UserError
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from frfsr.data import load_pairs, open_pairs, pack
+from frfsr.data.layouts import Fault
+from frfsr.data.pairs import load_pairs, open_pairs, pack
 from frfsr.errors import UserError
-from frfsr.layouts import Fault
 
 
 @pytest.fixture

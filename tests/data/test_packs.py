@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from frfsr import packs
-from frfsr.data import load_pairs, open_pairs, pack
+from frfsr.data import packs
+from frfsr.data.layouts import Fault
+from frfsr.data.pairs import load_pairs, open_pairs, pack
 from frfsr.errors import UserError
-from frfsr.layouts import Fault
 
 
 def write(file: Path, rows: list[dict], **options) -> Path:

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, Image, IterableDataset
 
-from frfsr.data import load_pairs, stored
+from frfsr.data.pairs import load_pairs, stored
+from frfsr.data.splits import named_split, of_split
 from frfsr.errors import UserError
-from frfsr.splits import named_split, of_split
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def hub(dataset: Dataset, monkeypatch) -> list[tuple[tuple, dict]]:
         calls.append((arguments, {name: value for name, value in options.items() if value is not None}))
         return dataset.to_iterable_dataset() if options["streaming"] else dataset
 
-    monkeypatch.setattr("frfsr.sources.load_dataset", answer)
+    monkeypatch.setattr("frfsr.data.sources.load_dataset", answer)
     return calls
 
 
@@ -178,7 +178,7 @@ def test_unknown_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_, **__):
         raise ConnectionError("no network\nat all")
 
-    monkeypatch.setattr("frfsr.sources.load_dataset", refuse)
+    monkeypatch.setattr("frfsr.data.sources.load_dataset", refuse)
     with pytest.raises(UserError, match=r"cannot load somebody/pairs.*no network$"):
         load_pairs("somebody/pairs")
 

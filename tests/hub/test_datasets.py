@@ -15,7 +15,7 @@ from pathlib import Path
 from datasets import Image, List, load_dataset
 from huggingface_hub import DatasetCard, HfApi
 from frfsr.cli import main
-from frfsr.data import load_pairs
+from frfsr.data.pairs import load_pairs
 
 pack, other, folder = sys.argv[1:]
 right = ["--token", "hf_right"]
@@ -81,7 +81,7 @@ def folder(tmp_path):
 
 @pytest.mark.slow
 def test_push_and_read(only_this_hub, folder, tmp_path) -> None:
-    from frfsr.data import pack
+    from frfsr.data.pairs import pack
 
     files = []
     for name, shade in (("first", 10), ("second", 20)):

@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image as PILImage
 from tqdm import tqdm
 
-from frfsr.building.matches import mutual_matches, root_sift
-from frfsr.building.photos import Features, describe
-from frfsr.data import open_pairs
-from frfsr.decoding import decode_image
+from frfsr.data.building.matches import mutual_matches, root_sift
+from frfsr.data.building.photos import Features, describe
+from frfsr.data.decoding import decode_image
+from frfsr.data.layouts import IMAGE_SUFFIXES
+from frfsr.data.pairs import open_pairs
 from frfsr.errors import UserError
-from frfsr.layouts import IMAGE_SUFFIXES
 
 LONGEST = 512  # long side at which benchmark images are looked at
 POINTS = 500

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from frfsr.building.photos import Features
+from frfsr.data.building.photos import Features
 from frfsr.errors import UserError
 from frfsr.files import whole_file, write_text
 

@@ -14,18 +14,19 @@ from datasets import Features as Columns
 from datasets import Image, Value
 from tqdm import tqdm
 
-from frfsr.building.cells import Side, View, cells_of
-from frfsr.building.leakage import Benchmarks, Leak
-from frfsr.building.matches import inliers, mutual_matches, root_sift
-from frfsr.building.options import BuildOptions, require_pack_name
-from frfsr.building.photos import Features, Photo, describe, find_photos, pixels_of
-from frfsr.building.report import Report
-from frfsr.building.select import Candidate, by_place, choose
-from frfsr.building.work import Work, read_dropped, read_figures, read_images
+from frfsr.data.building.cells import Side, View, cells_of
+from frfsr.data.building.leakage import Benchmarks, Leak
+from frfsr.data.building.matches import inliers, mutual_matches, root_sift
+from frfsr.data.building.options import BuildOptions
+from frfsr.data.building.photos import Features, Photo, describe, find_photos, pixels_of
+from frfsr.data.building.report import Report
+from frfsr.data.building.select import Candidate, by_place, choose
+from frfsr.data.building.work import Work, read_dropped, read_figures, read_images
+from frfsr.data.layouts import Fault
+from frfsr.data.packs import write_pack
 from frfsr.errors import UserError
 from frfsr.files import require_writable, write_text
-from frfsr.layouts import Fault
-from frfsr.packs import write_pack
+from frfsr.names import require_pack_name
 
 GLANCE = 600  # strongest points by which photos of a large place are compared first
 VOTES = 6  # of them that must match

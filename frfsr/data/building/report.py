@@ -5,16 +5,16 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from frfsr.building.leakage import Leak
-from frfsr.building.options import BuildOptions
-from frfsr.layouts import Fault
+from frfsr.data.building.leakage import Leak
+from frfsr.data.building.options import BuildOptions
+from frfsr.data.layouts import Fault
 
 SHOWN = 20  # lines of one kind that are printed
 
 
 @dataclass
 class Report:
-    """Result of `frfsr.building.build`; ``str()`` is what ``frfsr data build`` prints, ``as_json()`` what it writes.
+    """Result of `frfsr.data.building.build`; ``str()`` is what ``frfsr data build`` prints, ``as_json()`` its file.
 
     Attributes:
         settings: with which it was made.

@@ -1,6 +1,5 @@
 """What a person may set when pairs are built."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -39,16 +38,3 @@ class BuildOptions:
             raise UserError(f"zoom: {low} to {high} is no range within {ZOOMS[0]} to {ZOOMS[1]}.")
         if self.longest < self.cell:
             raise UserError(f"longest ({self.longest}) must be at least the cell ({self.cell}).")
-
-
-def require_pack_name(file: str | Path) -> None:
-    """Refuse what is no name of a pack.
-
-    Args:
-        file: that is to be written.
-
-    Raises:
-        UserError: it does not end in .parquet.
-    """
-    if Path(file).suffix != ".parquet":
-        raise UserError(f"{file}: the pack's name must end in .parquet.")

@@ -10,7 +10,7 @@ from tempfile import mkdtemp
 
 from PIL import Image
 
-from frfsr.page_work import Job, Outcome
+from frfsr.page.work import Job, Outcome
 
 LONGEST = 4 * 3600  # seconds, after which a session is over even if nobody closed it
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from frfsr.building.photos import sharpness
+from frfsr.data.building.photos import sharpness
 from frfsr.degrade import downscale, upscale_bicubic
 
 CONTRAST = 15.0  # standard deviation of grey

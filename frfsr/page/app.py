@@ -22,9 +22,9 @@ from PIL import Image
 
 from frfsr.degrade import downscale
 from frfsr.demo import photographs
-from frfsr.page_handlers import MATCH_HELP, Handlers, line
-from frfsr.page_sessions import LONGEST, Sessions
-from frfsr.page_work import ENDINGS, Limits, Networks
+from frfsr.page.handlers import MATCH_HELP, Handlers, line
+from frfsr.page.sessions import LONGEST, Sessions
+from frfsr.page.work import ENDINGS, Limits, Networks
 
 ADDRESS = "127.0.0.1"
 TIDY = 300  # seconds between two looks for old files

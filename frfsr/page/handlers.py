@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from frfsr import page_pictures
 from frfsr.errors import UserError
-from frfsr.page_sessions import Session, Sessions
-from frfsr.page_work import Job, Limits, Networks, Outcome, enlarge, open_photo, open_to_enlarge, thumbnail
+from frfsr.page import pictures
+from frfsr.page.sessions import Session, Sessions
+from frfsr.page.work import Job, Limits, Networks, Outcome, enlarge, open_photo, open_to_enlarge, thumbnail
 from frfsr.upscaling.options import duration
 
 PREVIEW = 400  # pixels
@@ -56,7 +56,7 @@ class Handlers:
                 seen.append(thumbnail(photo.rgb8(), PREVIEW))
             except UserError as error:
                 bad.append(str(error))
-        sheet = session.store(page_pictures.side_by_side(seen, PREVIEW // 2), ".jpg") if seen else None
+        sheet = session.store(pictures.side_by_side(seen, PREVIEW // 2), ".jpg") if seen else None
         return shown_if(lines(bad, "bad") + lines(notes, "note")), gr.Image(visible=bool(seen), value=sheet)
 
     def run(
@@ -111,16 +111,14 @@ class Handlers:
 
     def show(self, session: Session, outcome: Outcome) -> tuple:
         """All outputs of a run."""
-        before, after = (
-            session.store(page_pictures.picture(p), ".png", outcome) for p in (outcome.before, outcome.after)
-        )
+        before, after = (session.store(pictures.picture(p), ".png", outcome) for p in (outcome.before, outcome.after))
         height, width = outcome.after.shape[:2]
         told = f"{width}×{height} pixels in {duration(outcome.seconds)}: {outcome.file.name}"
         warned = lines(outcome.report.warnings, "note")
-        map_of_scores = page_pictures.confidence(outcome)
-        small = session.store(thumbnail(outcome.after, page_pictures.SIDE).convert("RGB"), ".jpg", outcome)
+        map_of_scores = pictures.confidence(outcome)
+        small = session.store(thumbnail(outcome.after, pictures.SIDE).convert("RGB"), ".jpg", outcome)
         references = [
-            (session.store(thumbnail(reference.pixels, page_pictures.SIDE), ".jpg", outcome), reference.name)
+            (session.store(thumbnail(reference.pixels, pictures.SIDE), ".jpg", outcome), reference.name)
             for reference in outcome.references
         ]
         help_line = MATCH_HELP if outcome.matches is not None else "Nothing was matched: no reference was used."
@@ -142,9 +140,9 @@ class Handlers:
         outcome = session.outcome
         if outcome is None or outcome.matches is None:
             return line("Nothing was matched: enlarge a photo with a reference first.", "note"), *[gr.skip()] * 3
-        image = thumbnail(outcome.after, page_pictures.SIDE)
+        image = thumbnail(outcome.after, pictures.SIDE)
         x, y = event.index
-        view = page_pictures.match_view(outcome, x / image.width, y / image.height)
+        view = pictures.match_view(outcome, x / image.width, y / image.height)
         references = [(session.store(picture, ".jpg", outcome), name) for picture, name in view.references]
         return (
             line(view.text, "good"),
@@ -173,7 +171,7 @@ def report_table(outcome: Outcome) -> str:
     rows = ["| reference | as the network saw it | matched places |", "|---|---|---|"]
     for view in report.views:
         name = html.escape(outcome.references[view.reference].name).replace("|", "&#124;")
-        rows.append(f"| {name} | {page_pictures.seen_as(view)} | {view.share:.0%} |")
+        rows.append(f"| {name} | {pictures.seen_as(view)} | {view.share:.0%} |")
     told = [f"Mean confidence {report.confidence:.2f} of 1.", *(html.escape(note) for note in report.notes)]
     return "\n".join(rows) + "\n\n" + "  \n".join(told)
 

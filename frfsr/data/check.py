@@ -10,11 +10,11 @@ from datasets import Dataset
 from PIL import Image as PILImage
 from tqdm import tqdm
 
-from frfsr.data import decode_image, open_pairs, stored_rows
-from frfsr.decoding import stored_bytes
+from frfsr.data.decoding import stored_bytes
+from frfsr.data.layouts import Fault
+from frfsr.data.pairs import decode_image, open_pairs, stored_rows
 from frfsr.degrade import SCALE
 from frfsr.errors import UserError
-from frfsr.layouts import Fault
 
 SHOWN = 20  # lines of one kind that are printed
 
@@ -135,7 +135,7 @@ def _leak_finder(not_in: Sequence[str | Path]) -> Callable[[PILImage.Image], str
     """What tells, in one line, which benchmark image shows what an image shows."""
     if not not_in:
         return lambda image: None
-    from frfsr.building.leakage import Benchmarks
+    from frfsr.data.building.leakage import Benchmarks
 
     return Benchmarks(not_in).find_in
 

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from frfsr.building.matches import apply, local_map
-from frfsr.building.options import BuildOptions
-from frfsr.building.patches import as_png, bicubic_psnr, fault_of, perceptual_hash
-from frfsr.building.photos import FILTER, Features
+from frfsr.data.building.matches import apply, local_map
+from frfsr.data.building.options import BuildOptions
+from frfsr.data.building.patches import as_png, bicubic_psnr, fault_of, perceptual_hash
+from frfsr.data.building.photos import FILTER, Features
 
 FEWEST = 14  # inliers in a cell
 FEWEST_INSIDE = 12  # of them that one affine map explains and the reference shows
@@ -48,7 +48,7 @@ class Cell(NamedTuple):
         left: of the input, in whole working pixels.
         top: of the input, in whole working pixels.
         mapping: (2, 3).
-        places: (K, 2, 2) what it explains, as of `frfsr.building.matches.inliers`.
+        places: (K, 2, 2) what it explains, as of `frfsr.data.building.matches.inliers`.
     """
 
     left: int
@@ -72,13 +72,13 @@ def cells_of(
     Args:
         first: photo of the inputs.
         second: photo of the references.
-        places: (K, 2, 2) as of `frfsr.building.matches.inliers`.
+        places: (K, 2, 2) as of `frfsr.data.building.matches.inliers`.
         options: size, zooms and caps.
         rng: of zooms and shifts.
 
     Returns:
-        Rows with input and reference as PNG, the numbers that `frfsr.building.build` names, best first; and how many
-        cells were dropped for which reason.
+        Rows with input and reference as PNG, the numbers that `frfsr.data.building.build` names, best first; and how
+        many cells were dropped for which reason.
     """
     rows: list[dict[str, Any]] = []
     dropped: Counter = Counter()

@@ -9,13 +9,13 @@ import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, Image, List, concatenate_datasets
 from tqdm import tqdm
 
-from frfsr import packs
-from frfsr.building.options import require_pack_name
-from frfsr.decoding import RGBImage, decode_image, stored_bytes
+from frfsr.data import packs
+from frfsr.data.decoding import RGBImage, decode_image, stored_bytes
+from frfsr.data.layouts import Fault
+from frfsr.data.sources import Options, Pairs, Rows, Source, open_source, slice_rows
 from frfsr.errors import UserError
 from frfsr.imageio import is_same_file
-from frfsr.layouts import Fault
-from frfsr.sources import Options, Pairs, Rows, Source, open_source, slice_rows
+from frfsr.names import require_pack_name
 
 STORED = Image(decode=False)
 

@@ -10,8 +10,8 @@ from huggingface_hub import DatasetCard, DatasetCardData, HfApi
 from huggingface_hub.errors import LocalTokenNotFoundError
 from tqdm import tqdm
 
-from frfsr.data import load_pairs, stored_rows
-from frfsr.decoding import decode_image
+from frfsr.data.decoding import decode_image
+from frfsr.data.pairs import load_pairs, stored_rows
 from frfsr.errors import UserError, one_line
 
 CODE = "https://github.com/frfsr/frfsr"
@@ -149,7 +149,7 @@ def dataset_card(source: str | Path, repository: str, pairs: Dataset, licence: s
         f"## Columns\n\n`name`, `input`, `references`{''.join(f', `{name}`' for name in others)}.",
         f"## Use\n\nWith [frfsr]({CODE}):\n\n```bash\nfrfsr data check {repository}\n"
         f"frfsr train tiny_rec data={repository} out=runs/mine\n```\n\n"
-        f'```python\nfrom frfsr.data import load_pairs\n\npairs = load_pairs("{repository}")\n```',
+        f'```python\nfrom frfsr.data.pairs import load_pairs\n\npairs = load_pairs("{repository}")\n```',
         f"## Origin\n\n{origin(source)}",
         f"## Licence\n\n{f'`{licence}`.' if licence else 'None is stated: ask the owner of the repository.'}",
     ]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from frfsr.data.splits import named_split, split_folder
 from frfsr.errors import UserError, one_line
-from frfsr.splits import named_split, split_folder
 
 IMAGE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff"),

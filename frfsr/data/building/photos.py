@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from frfsr.data.layouts import METADATA_FILES, Fault, images, scan
 from frfsr.errors import UserError
 from frfsr.imageio import read_photo
-from frfsr.layouts import METADATA_FILES, Fault, images, scan
 
 POINTS = 4000
 SCALES = (1.0, 0.8, 0.63, 0.5, 0.4, 0.32, 0.25)

@@ -23,11 +23,11 @@ from datasets import (
 )
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
-from frfsr import packs
+from frfsr.data import packs
+from frfsr.data.layouts import IMAGE_SUFFIXES, Fault, FilePair, Layout, scan
+from frfsr.data.splits import named_split, of_split, split_folder
 from frfsr.errors import UserError
-from frfsr.layouts import IMAGE_SUFFIXES, Fault, FilePair, Layout, scan
 from frfsr.names import HUB_NAME
-from frfsr.splits import named_split, of_split, split_folder
 
 Rows = Dataset | IterableDataset
 Source = str | Path | Dataset | IterableDataset | DatasetDict | IterableDatasetDict

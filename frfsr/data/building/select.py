@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from frfsr.building.cells import shared
-from frfsr.building.options import BuildOptions
+from frfsr.data.building.cells import shared
+from frfsr.data.building.options import BuildOptions
 
 OVERLAP = 0.5  # of the area that inputs with references of different photos may share
 BITS = 10  # of the 64 of a perceptual hash by which two cells must differ more
@@ -19,7 +19,7 @@ class Candidate(NamedTuple):
     Attributes:
         input_photo: name of the photo of the input.
         reference_photo: name of the photo of the reference.
-        file: of `frfsr.building.work.Work.cells`.
+        file: of `frfsr.data.building.work.Work.cells`.
         rank: row in it, the best first.
         figures: the other columns of its row.
     """

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from frfsr.degrade import SCALE
-from frfsr.page_work import Outcome, picture, thumbnail
+from frfsr.page.work import Outcome, picture, thumbnail
 from frfsr.upscaling.matches import Place, matched_place
 from frfsr.upscaling.options import View
 from frfsr.upscaling.pictures import SOURCES, heat

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from frfsr.building.photos import Features
+from frfsr.data.building.photos import Features
 
 RATIO = 0.8
 EPIPOLAR_DISTANCE = 1.5  # pixels at the working size

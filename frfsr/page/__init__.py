@@ -1,0 +1,1 @@
+"""`frfsr page`: the engine in a browser."""
