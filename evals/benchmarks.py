@@ -153,7 +153,7 @@ class TestSet:
             raise UserError(f"unknown rule for references {reference!r}; there are {', '.join(rules())}")
         if level < 1:
             raise UserError(f"reference levels count from 1, got {level}")
-        self.name, self.reference, self.level = name, reference, level
+        self.name, self.path, self.reference, self.level = name, path, reference, level
         self.benchmark = BENCHMARKS.get(name)
         self.title = self.benchmark.title if self.benchmark else name
         pairs = open_pairs(path, split, decode=False)

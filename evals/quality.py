@@ -9,10 +9,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from frfsr.errors import UserError
 from frfsr.evals.benchmarks import TestSet
@@ -21,7 +21,7 @@ from frfsr.evals.choices import ReferenceRule
 from frfsr.evals.evaluation import Evaluation, evaluate
 from frfsr.evals.protocol import Protocol
 from frfsr.evals.tables import Table, failures, number
-from frfsr.evals.upscalers import Upscaler, load_upscaler
+from frfsr.evals.upscalers import Altered, Upscaler, load_upscaler, resized
 from frfsr.files import require_writable, write_text
 
 HELD_BACK = "train[-48:]"
@@ -56,33 +56,6 @@ TARGETS = {
 }
 
 
-class Zoomed:
-    """An upscaler that sees its references resized.
-
-    Args:
-        upscaler: that sees them.
-        zoom: by which.
-    """
-
-    uses_references = True
-
-    def __init__(self, upscaler: Upscaler, zoom: float) -> None:
-        self.upscaler, self.zoom = upscaler, zoom
-        self.name = f"{upscaler.name}, references x{zoom}"
-        self.identity = upscaler.identity and f"{upscaler.identity} references x{zoom}"
-        self.parameters = upscaler.parameters
-
-    def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
-        """Enlarge; see `Upscaler.__call__`."""
-        return self.upscaler(lr, [resized(reference, self.zoom) for reference in references])
-
-
-def resized(image: np.ndarray, zoom: float) -> np.ndarray:
-    """Resize (H, W, 3) uint8 by Pillow's bicubic interpolation."""
-    size = [max(1, round(zoom * side)) for side in image.shape[1::-1]]
-    return np.asarray(Image.fromarray(image).resize((size[0], size[1]), Image.Resampling.BICUBIC))
-
-
 def measure(data: str | Path, upscaler: Upscaler, cache: ScoreCache | None = None) -> dict[str, Evaluation]:
     """Evaluate the upscaler on everything that the table needs.
 
@@ -112,7 +85,8 @@ def measure(data: str | Path, upscaler: Upscaler, cache: ScoreCache | None = Non
     }
     results = {key: evaluate(upscaler, test_set, Protocol(), cache) for key, test_set in sets.items()}
     for zoom in ZOOMS:
-        results[f"zoom {zoom}"] = evaluate(Zoomed(upscaler, zoom), sets["true"], Protocol(), cache)
+        altered = Altered(upscaler, f"x{zoom}", partial(resized, zoom=zoom))
+        results[f"zoom {zoom}"] = evaluate(altered, sets["true"], Protocol(), cache)
     return results
 
 

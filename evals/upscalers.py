@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from accelerate import PartialState
+from PIL import Image
 
 from frfsr.architectures import find_architecture, load
 from frfsr.base import load_base, load_single_image
@@ -86,6 +87,34 @@ class NetworkUpscaler:
         """Enlarge; see `Upscaler.__call__`."""
         given = [Photo(reference) for reference in references if self.uses_references]
         return upscale_photo(Photo(lr), given, self.model, self.options, base=self.base).photo.pixels
+
+
+class Altered:
+    """An upscaler that sees its references altered.
+
+    Args:
+        upscaler: that sees them.
+        words: what is done to them.
+        alter: does it to each, (H, W, 3) uint8.
+    """
+
+    uses_references = True
+
+    def __init__(self, upscaler: Upscaler, words: str, alter: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.upscaler, self.alter = upscaler, alter
+        self.name = f"{upscaler.name}, references {words}"
+        self.identity = upscaler.identity and f"{upscaler.identity} references {words}"
+        self.parameters = upscaler.parameters
+
+    def __call__(self, lr: np.ndarray, references: Sequence[np.ndarray]) -> np.ndarray:
+        """Enlarge; see `Upscaler.__call__`."""
+        return self.upscaler(lr, [np.ascontiguousarray(self.alter(reference)) for reference in references])
+
+
+def resized(image: np.ndarray, zoom: float = 1, size: Sequence[int] | None = None) -> np.ndarray:
+    """Resize (H, W, 3) uint8 by Pillow's bicubic interpolation: by a factor, or to a height and width."""
+    height, width = size or [max(1, round(zoom * side)) for side in image.shape[:2]]
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 class FunctionUpscaler:

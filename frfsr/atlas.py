@@ -5,6 +5,7 @@ Between two references lie zeros, as beyond the borders of a single one.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from math import prod
 from typing import NamedTuple
@@ -59,19 +60,19 @@ def lay_out(references: ReferenceFeatures | Sequence[ReferenceFeatures] | Atlas)
     maps = []
     for level, scale in enumerate((4, 2, 1)):
         tiles = [reference.pyramid[level] for reference in references]
-        maps.append(paste(tiles, [(scale * row, scale * column) for row, column in places], scale, (height, width)))
+        maps.append(paste(tiles, [at(place, scale) for place in places], scale, (height, width)))
     luma, lumas = None, [reference.luma for reference in references if reference.luma is not None]
     if lumas:
-        bordered = [F.pad(image, (LUMA_BORDER,) * 4, mode="replicate") for image in lumas]
-        corners = [(4 * row - LUMA_BORDER, 4 * column - LUMA_BORDER) for row, column in places]
-        luma = paste(bordered, corners, 4, (height, width))
+        corners = [at(place, 4, LUMA_BORDER) for place in places]
+        luma = paste([bordered(image) for image in lumas], corners, 4, (height, width))
     return Atlas(tuple(references), tuple(places), tuple(maps), luma)
 
 
 def shelves(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], list[Place]]:
     """Place rectangles on a map with a guard around each: the highest first, from left to right in shelves.
 
-    Of the widths at which the first shelf holds one, two, ... of them the one with the smallest map is taken.
+    Of the widths at which the first shelf holds one, two, ... of them the one with the smallest map is taken, and first
+    the one that needs least where maps are continued to powers of two (`frfsr.kernels.deform_conv` on a CPU).
 
     Args:
         sizes: heights and widths.
@@ -94,7 +95,11 @@ def shelves(sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], list[Pla
         return (top + shelf, limit), [places[number] for number in range(len(sizes))]
 
     limits = {max(widest, width) for width in accumulate(guarded[number][1] for number in order)}
-    return min((fill(limit) for limit in sorted(limits)), key=lambda filled: prod(filled[0]))
+
+    def cost(filled: tuple[tuple[int, int], list[Place]]) -> tuple[int, int]:
+        return prod(1 << (side - 1).bit_length() for side in filled[0]), prod(filled[0])
+
+    return min((fill(limit) for limit in sorted(limits)), key=cost)
 
 
 def paste(tiles: Sequence[Tensor], corners: Sequence[Place], scale: int, size: tuple[int, int]) -> Tensor:
@@ -118,9 +123,61 @@ def paste(tiles: Sequence[Tensor], corners: Sequence[Place], scale: int, size: t
         device=first.device,
         memory_format=torch.channels_last if by_pixel else torch.contiguous_format,
     ).zero_()
-    for tile, (row, column) in zip(tiles, corners, strict=True):
-        canvas[..., row : row + tile.shape[-2], column : column + tile.shape[-1]] = tile
+    for tile, corner in zip(tiles, corners, strict=True):
+        window(canvas, corner, tile.shape).copy_(tile)
     return canvas
+
+
+def window(canvas: Tensor, corner: Place, size: Sequence[int]) -> Tensor:
+    """The part of a map (..., H, W) from a corner on, of the size (..., h, w): its memory, not a copy."""
+    return canvas[..., corner[0] : corner[0] + size[-2], corner[1] : corner[1] + size[-1]]
+
+
+def settled(atlas: Atlas) -> Atlas:
+    """The same, its references' features being those on the map: what was laid there need not be kept."""
+    return atlas._replace(references=tuple(map(partial(on_map, atlas), atlas.references, atlas.places)))
+
+
+def on_map(atlas: Atlas, reference: ReferenceFeatures, place: Place) -> ReferenceFeatures:
+    """A reference whose features are parts of the map."""
+    layers = zip(atlas.pyramid, reference.pyramid, (4, 2, 1), strict=True)
+    large, medium, small = (window(layer, at(place, scale), own.shape) for layer, own, scale in layers)
+    luma = reference.luma
+    if atlas.luma is not None and luma is not None:
+        luma = window(atlas.luma, at(place, 4), luma.shape)
+    return reference._replace(pyramid=(large, medium, small), luma=luma)
+
+
+def replaced(atlas: Atlas, number: int, reference: ReferenceFeatures) -> Atlas:
+    """Lay a reference over one of the same size, on the map itself.
+
+    Args:
+        atlas: whose map changes.
+        number: of the reference that is given up.
+        reference: that is laid there.
+
+    Returns:
+        The map with it.
+    """
+    place = atlas.places[number]
+    for layer, own, scale in zip(atlas.pyramid, reference.pyramid, (4, 2, 1), strict=True):
+        window(layer, at(place, scale), own.shape).copy_(own)
+    if atlas.luma is not None and reference.luma is not None:
+        image = bordered(reference.luma)
+        window(atlas.luma, at(place, 4, LUMA_BORDER), image.shape).copy_(image)
+    references = list(atlas.references)
+    references[number] = on_map(atlas, reference, place)
+    return atlas._replace(references=tuple(references))
+
+
+def at(place: Place, scale: int, border: int = 0) -> Place:
+    """The corner on a map of this scale."""
+    return scale * place[0] - border, scale * place[1] - border
+
+
+def bordered(luma: Tensor) -> Tensor:
+    """Luma with its borders replicated."""
+    return F.pad(luma, (LUMA_BORDER,) * 4, mode="replicate")
 
 
 def match(query: Tensor, atlas: Atlas, match_padding: MatchPadding) -> Correspondence:
@@ -134,7 +191,7 @@ def match(query: Tensor, atlas: Atlas, match_padding: MatchPadding) -> Correspon
     Returns:
         Places on the map; `index` counts within the reference that `source` names.
     """
-    if len(atlas.references) == 1 and atlas.corner == (0, 0) and not atlas.fast:
+    if atlas.places == ((0, 0),) and atlas.corner == (0, 0) and not atlas.fast:
         return correspond(query, atlas.references[0].matching, match_padding)
     scores, indices, evidence = [], [], []
     for reference in atlas.references:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from einops import rearrange
 
-from frfsr.atlas import GUARD, lay_out, match, prominence, relative, shelves
+from frfsr.atlas import GUARD, lay_out, match, prominence, relative, replaced, settled, shelves
 from frfsr.matching import best_patch, correspond, index_to_flow
 from frfsr.network import ReferenceFeatures
 
@@ -160,3 +160,23 @@ def test_a_tile_knows_its_place_in_the_photo(small_model):
     assert torch.equal(tile.still[0, 0, 0], torch.tensor([7.0, 10.0]))
     assert (tile.still[0, 10:] < -1000).all()
     assert (tile.still[0, :, 17:] < -1000).all()
+
+
+def test_a_reference_takes_the_place_of_another_on_the_map(references):
+    old, new = (features(torch.Generator().manual_seed(seed), SIZES[1]) for seed in (5, 6))
+    atlas = settled(lay_out([references[0], old, *references[2:]]))
+    for layer, own in zip(atlas.pyramid, atlas.references[1].pyramid, strict=True):
+        assert own.untyped_storage().data_ptr() == layer.untyped_storage().data_ptr()  # no second copy is kept
+    changed, expected = replaced(atlas, 1, new), lay_out([references[0], new, *references[2:]])
+    assert all(map(torch.equal, (*changed.pyramid, changed.luma), (*expected.pyramid, expected.luma)))
+    for one, other in zip(changed.references, expected.references, strict=True):
+        assert torch.equal(one.matching, other.matching)
+        assert all(map(torch.equal, one.pyramid, other.pyramid))
+        assert torch.equal(one.luma, other.luma)
+
+
+def test_one_reference_alone_of_a_map_is_matched_where_it_lies(references):
+    atlas, query = lay_out(references), torch.rand(1, 5, 8, 11)
+    alone = atlas._replace(references=atlas.references[1:2], places=atlas.places[1:2])
+    expected = match(query, lay_out(references[1]), "same")
+    assert torch.equal(relative(match(query, alone, "same"), alone).flow, expected.flow)

@@ -48,7 +48,8 @@ class Fitting:
     ):
         self.model, self.super_resolve, self.size = model, super_resolve, size
         self.free, self.writing = free, writing
-        self.rehearsed: dict[tuple[tuple[Size, ...], int], int] = {}  # a rehearsal takes up to a second
+        self.settled = False  # whether of several references only the map is kept, see `frfsr.atlas.settled`
+        self.rehearsed: dict[tuple[tuple[Size, ...], int, bool], int] = {}  # a rehearsal takes up to a second
 
     def needed(self, references: Sequence[Size], side: int) -> int:
         """Bytes at most.
@@ -60,13 +61,13 @@ class Fitting:
         Returns:
             Bytes that encoding them, computing one tile and joining it with its neighbours hold.
         """
-        key = tuple(references), side
+        key = tuple(references), side, self.settled
         if key not in self.rehearsed:
-            self.rehearsed[key] = self.rehearse(*key)
+            self.rehearsed[key] = self.rehearse(references, side)
         return self.rehearsed[key]
 
     def rehearse(self, references: Sequence[Size], side: int) -> int:
-        """Find what `needed` tells."""
+        """Find out what `needed` tells."""
         height, width = self.size
         joined = 2 * 3 * 4 * SCALE**2 * min(side, height) * width
 
@@ -76,6 +77,7 @@ class Fitting:
             encoded: Any = [self.model.encode_reference(image) for image in images] or None
             if encoded is not None:
                 encoded = together(self.model, encoded)
+                encoded = atlas.settled(encoded) if self.settled else encoded
             seen = [min(length, side + 2 * self.model.halo) for length in self.size]
             self.super_resolve(torch.empty(1, 3, *seen, dtype=like.dtype, device="meta"), encoded, None)
             return encoded
@@ -93,14 +95,21 @@ class Fitting:
             return True
         return self.needed(references, side) <= self.free
 
-    def reduction(self, references: Sequence[Size]) -> float:
+    def reduction(self, references: Sequence[Size], side: int = BESIDE) -> float:
         """By which the sides of all references are reduced, so that they leave room for tiles; at most 1.
+
+        Args:
+            references: sizes of all views that are encoded.
+            side: of the tiles, in LR pixels.
+
+        Returns:
+            The factor.
 
         Raises:
             UserError: hardly anything would be left of them.
         """
         area = min(1.0, LARGEST_REFERENCES / sum(map(prod, references)))
-        side = min(BESIDE, max(self.size))
+        side = min(side, max(self.size))
         while not self.fits(scaled(references, area**0.5), side):
             alone, together = self.needed([], side), self.needed(scaled(references, area**0.5), side)
             area *= min(0.9, 0.98 * max(0, self.free - alone) / max(1, together - alone))

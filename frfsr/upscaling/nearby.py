@@ -4,16 +4,17 @@ A coarse search of the whole photo in the whole reference tells where the conten
 encoded for the tile. Beside the parts lie the whole references, reduced: for tiles whose content is found nowhere.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from frfsr.atlas import Atlas, lay_out
+from frfsr.atlas import Atlas, lay_out, replaced, settled
 from frfsr.matching import best_patch, coherence, index_to_flow
-from frfsr.network import Correspondence
+from frfsr.network import Correspondence, ReferenceFeatures
 from frfsr.upscaling.matches import in_reference
 from frfsr.upscaling.options import View
 from frfsr.upscaling.references import encoder, resized, resized_pixels, turned
@@ -78,11 +79,13 @@ def locate(lr: Tensor, pixels: np.ndarray, view: View, device: torch.device) -> 
 class Nearby:
     """Encoded references of which every tile takes what lies near its content.
 
+    All lie on one map, of which each tile's parts take the place of those before.
+
     Args:
         views: of which parts are taken; then the same ones reduced, which are `whole`.
         pixels: of the references, (H, W, 3) each.
         located: for each of the views of which parts are taken.
-        whole: encoded.
+        whole: the reduced ones, (1, 3, H, W) each, one at a time.
         side: of a part, in pixels.
         encode: an image (1, 3, H, W) -> encoded.
     """
@@ -93,13 +96,15 @@ class Nearby:
         pixels: Sequence[np.ndarray],
         located: Sequence[Located],
         *,
-        whole: Sequence[Any],
+        whole: Iterable[Tensor],
         side: int,
-        encode: Callable[[Tensor], Any],
+        encode: Callable[[Tensor], ReferenceFeatures],
     ):
-        self.views, self.pixels, self.located, self.whole, self.side = views, pixels, located, whole, side
+        self.views, self.pixels, self.located, self.side = views, pixels, located, side
         self.encode = encode
-        self.parts: dict[tuple[int, int, int], Any] = {}
+        self.corners = [(0, 0)] * len(located)
+        parts = (self.part(number, *corner) for number, corner in enumerate(self.corners))
+        self.atlas = settled(lay_out([encode(image) for image in (*parts, *whole)]))
         self.fast = False
 
     def sizes(self) -> list[Size]:
@@ -115,25 +120,31 @@ class Nearby:
             column: of the tile.
 
         Returns:
-            The references; and of each the number of its view, and where it lies in it, (x, y) in LR pixels.
+            The references, until the next tile's are asked for; and of each the number of its view, and where it lies
+            in it, (x, y) in LR pixels.
         """
-        corners = {}
+        used = []
         for number, located in enumerate(self.located):
             centre = located.centre(row, column)
             if centre is not None:
-                height, width = part_size(self.views[number], self.side)
-                most = np.array(self.views[number].size) - (width, height)
-                x, y = np.clip((centre - (width / 2, height / 2)) // GRID * GRID, 0, most // 4 * 4).astype(int)
-                corners[number] = (int(x), int(y))
-        wanted = {(number, x, y) for number, (x, y) in corners.items()}
-        self.parts = {key: part for key, part in self.parts.items() if key in wanted}
-        for key in sorted(wanted - self.parts.keys()):
-            self.parts[key] = self.encode(self.part(*key))
-        parts = [self.parts[number, x, y] for number, (x, y) in corners.items()]
-        numbers = [*corners, *range(len(self.located), len(self.views))]
-        shifts = [(x / 4, y / 4) for x, y in corners.values()] + [(0.0, 0.0)] * len(self.whole)
-        atlas = lay_out([*parts, *self.whole])._replace(corner=(row.start, column.start), fast=self.fast)
-        return atlas, torch.tensor(numbers), torch.tensor(shifts)
+                used.append(number)
+                corner = self.corner(number, centre)
+                if corner != self.corners[number]:
+                    self.atlas = replaced(self.atlas, number, self.encode(self.part(number, *corner)))
+                    self.corners[number] = corner
+        shifts = [(self.corners[number][0] / 4, self.corners[number][1] / 4) for number in used]
+        used += range(len(self.located), len(self.views))
+        shifts += [(0.0, 0.0)] * (len(used) - len(shifts))
+        references, places = (tuple(each[number] for number in used) for each in self.atlas[:2])
+        atlas = self.atlas._replace(references=references, places=places, corner=(row.start, column.start))
+        return atlas._replace(fast=self.fast), torch.tensor(used), torch.tensor(shifts)
+
+    def corner(self, number: int, centre: np.ndarray) -> tuple[int, int]:
+        """Where the part around a place (x, y) of a view begins."""
+        height, width = part_size(self.views[number], self.side)
+        most = np.array(self.views[number].size) - (width, height)
+        x, y = np.clip((centre - (width / 2, height / 2)) // GRID * GRID, 0, most // 4 * 4).astype(int)
+        return int(x), int(y)
 
     def part(self, number: int, x: int, y: int) -> Tensor:
         """The part of a view from a corner on, (1, 3, H, W)."""
@@ -142,7 +153,9 @@ class Nearby:
         ends = np.array([in_reference(view, x, y), in_reference(view, x + width, y + height)])
         (left, top), (right, bottom) = ends.min(0).round().astype(int), ends.max(0).round().astype(int)
         pixels = self.pixels[view.reference][max(0, top) : bottom, max(0, left) : right]
-        return turned(resized_pixels(pixels, view.zoom), view.turn)
+        image = turned(resized_pixels(pixels, view.zoom), view.turn)[..., :height, :width]
+        missing = width - image.shape[-1], height - image.shape[-2]  # by rounding
+        return F.pad(image, (0, missing[0], 0, missing[1]), mode="replicate")
 
 
 def part_size(view: View, side: int) -> Size:

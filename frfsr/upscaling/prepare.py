@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from frfsr.degrade import SCALE
 from frfsr.imageio import Photo
 from frfsr.network import Network
 from frfsr.pixels import to_tensor
 from frfsr.upscaling import memory, references
-from frfsr.upscaling.fitting import Fitting, Size, scaled, together
+from frfsr.upscaling.fitting import BESIDE, SIDES, Fitting, Size, scaled, together
 from frfsr.upscaling.nearby import GRID, Located, Nearby, locate, part_size
 from frfsr.upscaling.options import Options, View
 
@@ -89,51 +90,107 @@ class Preparation:
         views = self.choose_views(lr, images)
         sizes = [image.pixels.shape[:2] for image in images]
         seen = [references.seen_size(sizes[view.reference], view) for view in views]
-        factor = self.fitting.reduction(seen)
-        parts: list[tuple[View, Located]] = []
+        factor = self.fitting.reduction(seen, self.options.tile or BESIDE)
         if factor < ENOUGH and self.model.searches:
-            for view, (height, width) in zip(views, seen, strict=True):
-                located = locate(lr, images[view.reference].filled_rgb(), view, self.weight.device)
-                if located.found.any():
-                    parts.append((replace(view, size=(width, height)), located))
-        side = 0
-        if parts:  # half of the pixels for them
-            side = int(factor * (sum(map(prod, seen)) / 2 / len(parts)) ** 0.5)
-            factor *= 0.5**0.5
-            held = [part_size(view, side) for view, _ in parts] + scaled(seen, factor)
-            again = self.fitting.reduction(held)
-            side, factor = max(GRID, int(side * again) // 4 * 4), factor * again
-            self.notes.append(f"references are too large for the memory: for each tile, {side}x{side} pixels of them")
+            whole = [replace(view, size=(width, height)) for view, (height, width) in zip(views, seen, strict=True)]
+            searched = [locate(lr, images[view.reference].filled_rgb(), view, self.weight.device) for view in whole]
+            parts = [each for each in zip(whole, searched, strict=True) if each[1].found.any()]
+            if parts:
+                return self.encode_parts(images, whole, parts)
         if factor < 1:
             self.notes.append(f"references are reduced to {factor:.0%} of their size to fit into the memory")
-            views = [replace(view, zoom=view.zoom * factor) for view in views]
+        self.views = [self.reduced(view, images, factor) for view in views]
         digests = {number: digest(images[number]) for number in {view.reference for view in views}}
-        keys = [(digests[view.reference], view.zoom, view.turn) for view in views]
+        keys = [(digests[view.reference], view.zoom, view.turn) for view in self.views]
         self.kept.keep(keys)
-        self.views += [view for view, _ in parts]
-        encoded = []
-        for key, view in zip(keys, views, strict=True):
-            height, width = references.seen_size(sizes[view.reference], view)
-            self.views.append(replace(view, size=(width, height)))
-            encoded.append(self.kept.get(key, partial(self.encode_view, images, view)))
-        if not parts:
-            self.sizes = [(view.size[1], view.size[0]) for view in self.views]
-            return together(self.model, encoded)
+        encoded = [
+            self.kept.get(key, partial(self.encode_view, images, view))
+            for key, view in zip(keys, self.views, strict=True)
+        ]
+        self.sizes = [(view.size[1], view.size[0]) for view in self.views]
+        return together(self.model, encoded)
+
+    def encode_parts(
+        self, images: Sequence[Photo], views: Sequence[View], parts: Sequence[tuple[View, Located]]
+    ) -> Any:
+        """Encode parts of views, for each tile others, and beside them the views reduced.
+
+        Args:
+            images: the references.
+            views: of them, of full size.
+            parts: those of which parts are taken, and where the photo's content lies in them.
+
+        Returns:
+            The encoded references.
+        """
+        self.kept.keep([])
+        self.fitting.settled = True
+        seen = [(view.size[1], view.size[0]) for view in views]
+        side, factor = self.divided(seen, [view for view, _ in parts])
+        self.notes.append(
+            f"references are too large to be taken whole: for each tile {side}x{side} pixels of them, and all of them "
+            f"reduced to {factor:.0%} of their size"
+        )
+        reduced = [self.reduced(view, images, factor) for view in views]
+        self.views = [view for view, _ in parts] + reduced
         nearby = Nearby(
             self.views,
             [image.filled_rgb() for image in images],
             [located for _, located in parts],
-            whole=encoded,
+            whole=(self.pixels(images, view) for view in reduced),
             side=side,
             encode=lambda image: self.model.encode_reference(image.to(self.weight)),
         )
         self.sizes = nearby.sizes()
         return nearby
 
+    def divided(self, seen: Sequence[Size], parts: Sequence[View]) -> tuple[int, float]:
+        """Divide the pixels that fit between parts of views and the views reduced, half and half.
+
+        Args:
+            seen: sizes of the views.
+            parts: those of which parts are taken.
+
+        Returns:
+            The side of the parts, and the factor of the views: beside the largest tiles that see no more than parts
+            show.
+        """
+
+        def beside(tile: int) -> tuple[int, float]:
+            factor = self.fitting.reduction(seen, tile)
+            side = int(factor * (sum(map(prod, seen)) / 2 / len(parts)) ** 0.5)
+            factor *= 0.5**0.5
+            held = [part_size(view, side) for view in parts] + scaled(seen, factor)
+            again = self.fitting.reduction(held, tile)
+            return max(GRID, int(side * again) // 4 * 4), factor * again
+
+        if self.options.tile is not None:
+            return beside(self.options.tile)
+        chosen = beside(BESIDE)
+        for tile in (side for side in SIDES if side > BESIDE):
+            sees = SCALE * (tile + 2 * self.model.halo)
+            if chosen[0] < sees or self.fitting.needed([], tile) > self.fitting.free:
+                break
+            larger = beside(tile)
+            if larger[0] < sees:
+                break
+            chosen = larger
+        return chosen
+
+    def reduced(self, view: View, images: Sequence[Photo], factor: float) -> View:
+        """The view, smaller by a factor."""
+        view = replace(view, zoom=view.zoom * factor)
+        height, width = references.seen_size(images[view.reference].pixels.shape[:2], view)
+        return replace(view, size=(width, height))
+
+    def pixels(self, images: Sequence[Photo], view: View) -> Tensor:
+        """A reference as a view shows it, (1, 3, H, W)."""
+        image = references.resized_pixels(images[view.reference].filled_rgb(), view.zoom)
+        return references.turned(image, view.turn)
+
     def encode_view(self, images: Sequence[Photo], view: View) -> Any:
         """Encode a reference as a view shows it."""
-        image = references.resized_pixels(images[view.reference].filled_rgb(), view.zoom)
-        return self.model.encode_reference(references.turned(image, view.turn).to(self.weight))
+        return self.model.encode_reference(self.pixels(images, view).to(self.weight))
 
     def choose_views(self, lr: Tensor, images: Sequence[Photo]) -> list[View]:
         """What of each reference is used."""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from frfsr.evals import quality
 from frfsr.evals.evaluation import Evaluation, Score
+from frfsr.evals.upscalers import resized
 
 
 @pytest.fixture
@@ -77,4 +78,4 @@ def test_verdicts_are_honest() -> None:
 
 def test_resized_keeps_flat_colours() -> None:
     flat = np.full((10, 14, 3), 77, np.uint8)
-    np.testing.assert_array_equal(quality.resized(flat, 1.5), np.full((15, 21, 3), 77, np.uint8))
+    np.testing.assert_array_equal(resized(flat, 1.5), np.full((15, 21, 3), 77, np.uint8))

@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from frfsr.imageio import Photo
+from frfsr.pixels import to_pixels
 from frfsr.upscaling import fitting, prepare
 from frfsr.upscaling.matches import matched_place
+from frfsr.upscaling.nearby import Nearby, locate
 from frfsr.upscaling.options import Options, View
+from frfsr.upscaling.prepare import color_tensor
 from frfsr.upscaling.references import resized_pixels
+from frfsr.upscaling.tiles import Span
 from frfsr.upscaling.upscale import upscale_photo
 
 HEIGHT, WIDTH = 192, 256
@@ -39,6 +44,43 @@ def little_memory(monkeypatch) -> None:
 OPTIONS = Options(tile=32, views="off")
 
 
+@torch.inference_mode()
+def test_with_memory_enough_references_are_taken_whole(small_model, photo, sharp):
+    references = [Photo(sharp), Photo(np.ascontiguousarray(sharp[:, :128]))]
+    result = upscale_photo(photo, references, small_model, Options(views="off", max_memory=10**12))
+    assert result.report.notes == ()
+    assert [(view.size, view.zoom) for view in result.report.views] == [((256, 192), 1.0), ((128, 192), 1.0)]
+    encoded = [small_model.encode_reference(color_tensor(reference)) for reference in references]
+    whole = small_model(color_tensor(photo), encoded).image
+    np.testing.assert_array_equal(result.photo.pixels, to_pixels(whole[0]))
+
+
+@pytest.mark.parametrize("zoom", [1.0, 0.77])
+@torch.inference_mode()
+def test_what_a_tile_takes_does_not_depend_on_the_tiles_before(small_model, photo, sharp, zoom):
+    height, width = round(zoom * HEIGHT), round(zoom * WIDTH)
+    view = View(0, zoom, size=(width, height))
+    nearby = Nearby(
+        [view, view],
+        [sharp],
+        [locate(color_tensor(photo), sharp, view, torch.device("cpu"))],
+        whole=[resized_pixels(sharp, 0.3)],
+        side=96,
+        encode=small_model.encode_reference,
+    )
+    tiles = [(Span(0, 30, 0, 24, 0), Span(0, 30, 0, 24, 0)), (Span(18, 48, 24, 48, 8), Span(30, 64, 40, 64, 8))]
+    states = []
+    for tile in (*tiles, tiles[0]):
+        atlas, numbers, shifts = nearby.near(*tile)
+        assert numbers.tolist() == [0, 1]
+        assert atlas.references[0].pyramid[0].shape[-2:] == (96, 96)
+        states.append(
+            [shifts, *(part.matching for part in atlas.references), *(map_.clone() for map_ in atlas.pyramid)]
+        )
+    assert all(map(torch.equal, states[0], states[2]))
+    assert not torch.equal(states[0][0], states[1][0])
+
+
 @pytest.mark.usefixtures("little_memory")
 def test_tiles_take_the_part_that_shows_their_content(small_model, photo, sharp):
     shift = 12
@@ -47,8 +89,9 @@ def test_tiles_take_the_part_that_shows_their_content(small_model, photo, sharp)
     assert (part.zoom, part.size) == (1.0, (WIDTH, HEIGHT))
     assert whole.size[0] < 0.6 * WIDTH
     assert part.share > 0.8
-    assert "for each tile" in result.report.notes[0]
-    assert "reduced to 59%" in result.report.notes[1]
+    (note,) = result.report.notes
+    assert "for each tile" in note
+    assert "reduced to 59%" in note
     places = [
         matched_place(result.report, result.matches, x, y) for x in range(20, 220, 24) for y in range(20, 180, 24)
     ]
