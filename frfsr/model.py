@@ -35,6 +35,7 @@ class FRFSR(Network):
 
     architecture, config_class = "frfsr", FRFSRConfig
     min_side = 3  # a patch
+    halo, tile_step = 24, 6  # the coarse branch of ESA looks far, every sixth LR pixel
     searches = True
     refines = "base"
     memory_format = torch.channels_last  # several times faster than contiguous on CPU and on tensor cores

@@ -94,6 +94,7 @@ class Network(StoredModule):
             callers need not care.
         side_multiple: LR sides are padded likewise to a multiple of this.
         halo: LR pixels around a tile that its result depends on.
+        tile_step: tiles begin at multiples of this many LR pixels, where the network counts in steps of its own.
         max_references: how many references it can use: None for any number, 1 where it cannot search several, 0 for
             single-image networks.
         searches: whether it searches references by `frfsr.atlas.match`, exactly or fast.
@@ -107,6 +108,7 @@ class Network(StoredModule):
     min_side: int = 1
     side_multiple: int = 1
     halo: ClassVar[int] = 16
+    tile_step: ClassVar[int] = 1
     max_references: ClassVar[int | None] = None
     searches: ClassVar[bool] = False
     takes_views: ClassVar[bool] = True

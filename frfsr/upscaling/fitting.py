@@ -78,8 +78,7 @@ class Fitting:
             if encoded is not None:
                 encoded = together(self.model, encoded)
                 encoded = atlas.settled(encoded) if self.settled else encoded
-            seen = [min(length, side + 2 * self.model.halo) for length in self.size]
-            self.super_resolve(torch.empty(1, 3, *seen, dtype=like.dtype, device="meta"), encoded, None)
+            self.super_resolve(torch.empty(1, 3, *self.seen(side), dtype=like.dtype, device="meta"), encoded, None)
             return encoded
 
         before = memory.resident()
@@ -87,11 +86,15 @@ class Fitting:
         self.free -= max(0, memory.resident() - before)  # of PyTorch, which loads 150 MB when it is first asked
         return max(int(MARGIN * found.peak) + joined, int(MARGIN * found.left) + self.writing)
 
+    def seen(self, side: int) -> list[int]:
+        """Height and width of what a tile of this side sees, at most."""
+        around = 2 * self.model.halo + self.model.tile_step - 1
+        return [min(length, side + around) for length in self.size]
+
     def fits(self, references: Sequence[Size], side: int) -> bool:
         """Whether a run with these references and tiles keeps to the memory."""
         of_tile, of_references = ABUNDANCE
-        seen = prod(min(length, side + 2 * self.model.halo) for length in self.size)
-        if of_tile * seen + of_references * sum(map(prod, references)) <= self.free:
+        if of_tile * prod(self.seen(side)) + of_references * sum(map(prod, references)) <= self.free:
             return True
         return self.needed(references, side) <= self.free
 

@@ -168,7 +168,7 @@ class Preparation:
             return beside(self.options.tile)
         chosen = beside(BESIDE)
         for tile in (side for side in SIDES if side > BESIDE):
-            sees = SCALE * (tile + 2 * self.model.halo)
+            sees = SCALE * max(self.fitting.seen(tile))
             if chosen[0] < sees or self.fitting.needed([], tile) > self.fitting.free:
                 break
             larger = beside(tile)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
-from math import ceil, prod
+from math import prod
 from time import monotonic
 from typing import Any
 
@@ -211,7 +211,8 @@ class Run:
         minutes = pairs / PAIRS_A_MINUTE[self.weight.device.type == "cuda"]
         fast = self.options.search == "fast" or (self.options.search == "auto" and minutes > 1)
         if fast:
-            self.notes.append(f"references are searched coarse to fine: exactly it takes about {ceil(minutes)} minutes")
+            exactly = duration(60 * minutes)
+            self.notes.append(f"references are searched coarse to fine: exactly it takes about {exactly}")
         elif minutes > 1:
             self.announce(60 * minutes, "the search is exact")
         if isinstance(encoded, Nearby):
@@ -227,7 +228,8 @@ class Run:
 
     def spans(self, lr: Tensor) -> tuple[list[Span], list[Span]]:
         """Rows and columns of tiles."""
-        rows, columns = (spans(side, self.tile, self.model.halo) for side in lr.shape[-2:])
+        model = self.model
+        rows, columns = (spans(side, self.tile, model.halo, model.tile_step) for side in lr.shape[-2:])
         return rows, columns
 
     def super_resolve(self, lr: Tensor, encoded: Any, upsampled: Tensor | None) -> SRResult:

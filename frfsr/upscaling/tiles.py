@@ -27,13 +27,14 @@ class Span(NamedTuple):
     fade: int
 
 
-def spans(size: int, tile: int, halo: int) -> list[Span]:
+def spans(size: int, tile: int, halo: int, step: int = 1) -> list[Span]:
     """Cut `size` pixels into evenly spread tiles.
 
     Args:
         size: of the image along the axis, at least 1.
         tile: what a tile keeps of itself, at most; more than FADE.
         halo: pixels that it sees beyond, where the image has them.
+        step: what it sees begins at a multiple of this.
 
     Returns:
         The tiles from the first pixel to the last.
@@ -42,7 +43,7 @@ def spans(size: int, tile: int, halo: int) -> list[Span]:
     firsts = [i * (size - FADE) // count for i in range(count)]
     lasts = [first + FADE for first in firsts[1:]] + [size]
     return [
-        Span(max(0, first - halo), min(size, last + halo), first, last, FADE if first else 0)
+        Span(max(0, first - halo) // step * step, min(size, last + halo), first, last, FADE if first else 0)
         for first, last in zip(firsts, lasts, strict=True)
     ]
 

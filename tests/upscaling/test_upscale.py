@@ -33,7 +33,7 @@ def random_photo(channels: int, dtype: type, height: int, width: int) -> Photo:
 class Nearest(torch.nn.Module):
     """Stands in for the network: repeats pixels, and adds a brightness of its own to every tile."""
 
-    halo, max_references, searches, takes_views = 16, 1, False, True
+    halo, tile_step, max_references, searches, takes_views = 16, 1, 1, False, True
 
     def __init__(self, brightness: float = 0.0):
         super().__init__()
@@ -108,15 +108,16 @@ def test_strength_lies_between_the_single_image_and_the_whole_result(small_model
     np.testing.assert_allclose(third[inside], (none + (whole - none) / 3)[inside], atol=1.01)
 
 
-@pytest.mark.parametrize("halo", [0, 5, 16])
+@pytest.mark.parametrize(("halo", "step"), [(0, 1), (5, 1), (16, 1), (24, 6), (5, 4)])
 @pytest.mark.parametrize("size", [1, 7, 8, 32, 33, 47, 48, 49, 100, 211])
-def test_tiles_cover_everything_once_or_fade(size, halo):
+def test_tiles_cover_everything_once_or_fade(size, halo, step):
     covered = 0
-    for span in spans(size, 32, halo):
+    for span in spans(size, 32, halo, step):
         assert span.first + span.fade == covered
         assert span.fade == (FADE if span.first else 0)
         assert 2 * FADE < span.last - span.first <= 32 or span.last - span.first == size
-        assert (span.start, span.stop) == (max(0, span.first - halo), min(size, span.last + halo))
+        assert (span.start % step, span.stop) == (0, min(size, span.last + halo))
+        assert min(halo, span.first) <= span.first - span.start < halo + step
         covered = span.last
     assert covered == size
 
