@@ -26,7 +26,16 @@ from torch import Tensor
 
 from frfsr.cards import Origin, measured
 from frfsr.errors import UserError
-from frfsr.files import append, locked, replace_folder, restore_folder, whole_file, whole_folder, write_text
+from frfsr.files import (
+    added_to_folder,
+    append,
+    locked,
+    replace_folder,
+    restore_folder,
+    whole_file,
+    whole_folder,
+    write_text,
+)
 from frfsr.recipes.carry import Carried
 from frfsr.recipes.config import CHANGEABLE, NO_YAML, PATHS, RunConfig
 from frfsr.stored import StoredModule
@@ -62,6 +71,8 @@ class Run:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.lock = locked(self.folder / ".lock", f"{self.folder} is in use by another run: choose another out=.")
+            with added_to_folder(self.checkpoints):  # whether it can be written, before the long work
+                pass
             for old in self.checkpoints.glob(".*.old"):
                 restore_folder(old.with_name(old.name[1:].removesuffix(".old")))
             self.keep_settings(self.folder / "config.yaml")

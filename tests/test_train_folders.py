@@ -1,5 +1,6 @@
 """Run folders as accidents leave them: a run goes on, or says in one line why it does not; nothing is lost."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -63,6 +64,20 @@ def test_a_checkpoint_whose_replacement_was_killed_is_found(train, run: Path, ca
     assert "all 2 steps are done" in capsys.readouterr().out
     assert place.is_dir()
     assert not old.exists()
+
+
+def test_checkpoints_that_cannot_be_written_are_named_before_the_first_step(
+    train, run: Path, capsys, monkeypatch
+) -> None:
+    """The missing right is played: tests may run as root, who may write anywhere."""
+
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("frfsr.files.TemporaryDirectory", refused)
+    assert train(run, "steps=3") == 2
+    place = run / "checkpoints"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"cannot write to {place}: Permission denied.")
 
 
 @pytest.mark.parametrize("name", ["0000002.bak", "0000002 (copy)", "2x"])
