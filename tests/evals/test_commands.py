@@ -153,7 +153,7 @@ def test_results_are_written_before_they_are_printed(wrsr: Path, tmp_path: Path)
         [*command, "--json", tmp_path / "r.json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     process.stdout.close()
-    process.wait(timeout=120)
+    process.wait(timeout=600)
     assert len(json.loads((tmp_path / "r.json").read_text())["results"][0]["scores"]) == 3
 
 
