@@ -152,8 +152,8 @@ class Preparation:
             parts: those of which parts are taken.
 
         Returns:
-            The side of the parts, and the factor of the views: beside the largest tiles that see no more than parts
-            show.
+            The side of the parts, and the factor of the views: beside the largest tiles of which parts show what is
+            kept, and half of what is seen around it.
         """
 
         def beside(tile: int) -> tuple[int, float]:
@@ -168,11 +168,11 @@ class Preparation:
             return beside(self.options.tile)
         chosen = beside(BESIDE)
         for tile in (side for side in SIDES if side > BESIDE):
-            sees = SCALE * max(self.fitting.seen(tile))
-            if chosen[0] < sees or self.fitting.needed([], tile) > self.fitting.free:
+            shown = SCALE * (tile + self.model.halo)
+            if chosen[0] < shown or self.fitting.needed([], tile) > self.fitting.free:
                 break
             larger = beside(tile)
-            if larger[0] < sees:
+            if larger[0] < shown:
                 break
             chosen = larger
         return chosen
