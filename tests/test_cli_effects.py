@@ -20,8 +20,8 @@ from frfsr.upscaling.options import Options
 
 @pytest.fixture
 def photo(tmp_path: Path) -> str:
-    """A photo of 8x8 pixels."""
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / "photo.png")
+    """A photo of 20x20 pixels."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)).save(tmp_path / "photo.png")
     return str(tmp_path / "photo.png")
 
 
