@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from frfsr.errors import UserError
-from frfsr.files import added_to_folder, write_text
+from frfsr.files import require_writable_folder, write_text
 
 
 class ScoreCache:
@@ -22,8 +22,7 @@ class ScoreCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        with added_to_folder(folder):  # whether it can be written, before the long work
-            pass
+        require_writable_folder(folder)
 
     @staticmethod
     def key(*parts: str) -> str:

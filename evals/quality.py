@@ -5,7 +5,6 @@ recipes hold back, more/cid22_validation, and the benchmarks wrsr, cufed5_sample
 they are, one for each photo.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from frfsr.errors import UserError
 from frfsr.evals.benchmarks import TestSet
 from frfsr.evals.cache import ScoreCache
 from frfsr.evals.choices import ReferenceRule
+from frfsr.evals.claims import print_table, table_parser
 from frfsr.evals.evaluation import Evaluation, evaluate
 from frfsr.evals.protocol import Protocol
 from frfsr.evals.tables import Table, failures, number
 from frfsr.evals.upscalers import Altered, Upscaler, load_upscaler, resized
-from frfsr.files import require_writable, write_text
 
 HELD_BACK = "train[-48:]"
 ZOOMS = (0.75, 1.33)
@@ -126,27 +124,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 if an image could not be measured, 2 for bad input.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", metavar="DIR", required=True, help="folder of the test sets")
-    parser.add_argument("--model", metavar="NAME", default="frfsr-tiny", help="as for frfsr upscale (%(default)s)")
+    parser = table_parser(__doc__, "folder of the test sets")
     parser.add_argument("--base", metavar="NAME", help="a single-image network whose image is refined")
-    parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU where there is one")
-    parser.add_argument("--cache", metavar="DIR", help="keep scores here and do not compute them again")
-    parser.add_argument("--out", metavar="FILE", help="write the table as markdown, too")
     options = parser.parse_args(arguments)
-    try:
-        if options.out:
-            require_writable(options.out)
+
+    def measured(cache: ScoreCache | None) -> dict[str, Evaluation]:
         upscaler = load_upscaler(options.model, device=options.device, base=options.base)
-        results = measure(options.data, upscaler, ScoreCache(options.cache) if options.cache else None)
-        table = quality_table(results)
-        if options.out:
-            write_text(options.out, table.as_markdown())
-        print(table.title, table.as_text(), sep="\n")
-    except UserError as error:
-        print("frfsr:", error, file=sys.stderr)
-        return 2
-    return int(any(result.failures for result in results.values()))
+        return measure(options.data, upscaler, cache)
+
+    return print_table(options, measured, quality_table)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from frfsr.errors import UserError
 from frfsr.evals.choices import BICUBIC, PUBLISHED, ReferenceRule
-from frfsr.files import added_to_folder
+from frfsr.files import require_writable_folder
 from frfsr.names import require_device_name
 from frfsr.upscaling.options import Options
 
@@ -90,8 +90,7 @@ def open_laboratory(options: argparse.Namespace, paths: dict[str, str | Path]) -
         UserError: the folder cannot be written to, or no image of a test set can be measured.
     """
     protocol = read_protocol(options)
-    with added_to_folder(options.out):  # whether it can be written, before the long work
-        pass
+    require_writable_folder(options.out)
     from frfsr.evals.cache import ScoreCache
     from frfsr.evals.evaluation import require_measurable
     from frfsr.evals.paper import Laboratory

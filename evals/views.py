@@ -4,24 +4,22 @@
 are altered before the network sees them, as people's are.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
-from frfsr.errors import UserError
 from frfsr.evals.benchmarks import Item, TestSet
 from frfsr.evals.cache import ScoreCache
 from frfsr.evals.choices import PUBLISHED
+from frfsr.evals.claims import print_table, table_parser
 from frfsr.evals.evaluation import Evaluation, evaluate
 from frfsr.evals.protocol import Protocol
 from frfsr.evals.tables import Table, failures, number
 from frfsr.evals.upscalers import Altered, NetworkUpscaler, load_network, resized, short_name
-from frfsr.files import require_writable, write_text
 
 TURNS = (90, 180, 270)
 ZOOMS = (0.5, 0.71, 1.41, 2.0)
@@ -33,9 +31,13 @@ class Joined(TestSet):
     """Each image with its own reference, and that of an image which shows something else."""
 
     def __getitem__(self, index: int) -> Item:
-        other = TestSet(self.name, self.path, "rotated")[index]
         own = super().__getitem__(index)
-        return replace(own, references=(*own.references, *other.references))
+        return replace(own, references=(*own.references, *self.others[index].references))
+
+    @cached_property
+    def others(self) -> TestSet:
+        """The same images, each with the reference of another."""
+        return TestSet(self.name, self.path, "rotated")
 
 
 def measure(data: str | Path, off: NetworkUpscaler, cache: ScoreCache | None = None) -> dict[str, Evaluation]:
@@ -134,26 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 if an image could not be measured, 2 for bad input.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", metavar="DIR", required=True, help="a test set with references")
-    parser.add_argument("--model", metavar="NAME", default="frfsr-tiny", help="as for frfsr upscale (%(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU where there is one")
-    parser.add_argument("--cache", metavar="DIR", help="keep scores here and do not compute them again")
-    parser.add_argument("--out", metavar="FILE", help="write the table as markdown, too")
+    parser = table_parser(__doc__, "a test set with references")
     options = parser.parse_args(arguments)
-    try:
-        if options.out:
-            require_writable(options.out)
-        upscaler = NetworkUpscaler(load_network(options.model, options.device), short_name(options.model), PUBLISHED)
-        results = measure(options.data, upscaler, ScoreCache(options.cache) if options.cache else None)
-        table = views_table(results)
-        if options.out:
-            write_text(options.out, table.as_markdown())
-        print(table.title, table.as_text(), sep="\n")
-    except UserError as error:
-        print("frfsr:", error, file=sys.stderr)
-        return 2
-    return int(any(result.failures for result in results.values()))
+
+    def measured(cache: ScoreCache | None) -> dict[str, Evaluation]:
+        network = load_network(options.model, options.device)
+        return measure(options.data, NetworkUpscaler(network, short_name(options.model), PUBLISHED), cache)
+
+    return print_table(options, measured, views_table)
 
 
 if __name__ == "__main__":

@@ -119,6 +119,19 @@ def added_to_folder(path: str | Path) -> Iterator[Path]:
         raise UserError(f"cannot write to {path}: {error.strerror or error}.") from error
 
 
+def require_writable_folder(path: str | Path) -> None:
+    """Try whether `added_to_folder` could write here, before the long work.
+
+    Args:
+        path: the folder, made if needed.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    with added_to_folder(path):
+        pass
+
+
 def replace_folder(new: Path, final: Path) -> None:
     """Put the complete folder `new` in the place of `final`; a reader never sees a half-written one."""
     old = replaced_folder(final)

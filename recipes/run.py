@@ -27,10 +27,10 @@ from torch import Tensor
 from frfsr.cards import Origin, measured
 from frfsr.errors import UserError
 from frfsr.files import (
-    added_to_folder,
     append,
     locked,
     replace_folder,
+    require_writable_folder,
     restore_folder,
     whole_file,
     whole_folder,
@@ -71,8 +71,7 @@ class Run:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.lock = locked(self.folder / ".lock", f"{self.folder} is in use by another run: choose another out=.")
-            with added_to_folder(self.checkpoints):  # whether it can be written, before the long work
-                pass
+            require_writable_folder(self.checkpoints)
             for old in self.checkpoints.glob(".*.old"):
                 restore_folder(old.with_name(old.name[1:].removesuffix(".old")))
             self.keep_settings(self.folder / "config.yaml")

@@ -42,13 +42,12 @@ def run(options: argparse.Namespace) -> int:
         taken = f"; --reference took {' and '.join(options.reference)}" if not options.photos else ""
         raise UserError(f"one photo is explained at a time{taken}: frfsr explain PHOTO --reference FILE -o DIR.")
     from frfsr.commands.jobs import expand
-    from frfsr.files import added_to_folder
+    from frfsr.files import require_writable_folder
     from frfsr.imageio import read_photo
 
     references, limit = expand(options.reference), max_pixels(options)
     photo, *opened = [read_photo(path, max_pixels=limit) for path in (*options.photos, *references)]
-    with added_to_folder(options.output):  # whether it can be written, before the long work
-        pass
+    require_writable_folder(options.output)
     model, base = load_networks(options)
     from frfsr.upscaling.explain import explain_photo
 

@@ -16,7 +16,7 @@ from frfsr.commands.arguments import (
     upscaling_options,
 )
 from frfsr.errors import UserError, one_line
-from frfsr.files import added_to_folder
+from frfsr.files import require_writable_folder
 from frfsr.upscaling.options import Options, Report, duration
 
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ def run_batch(jobs: "list[Job]", settings: Options, options: argparse.Namespace)
     from tqdm import tqdm
 
     limit = max_pixels(options)
-    with added_to_folder(options.output):  # whether it can be written, before the long work
-        pass
+    require_writable_folder(options.output)
     todo = [job for job in jobs if options.force or not Path(job.output).exists()]
     present = [job for job in jobs if not options.force and Path(job.output).exists()]
     faults = [fault for job in present if (fault := fault_of(job, limit))]
