@@ -132,6 +132,9 @@ class TrainingConfig(RunConfig):
     checkpointing: bool = False  # of gradients: less memory, a third more time, see docs/training.md
     compile: bool = False  # the network, by torch.compile
 
+    # Reconstruction: l1 (eq. 26), or what PSNR counts: l2, the mean square; psnr, its logarithm in each sample
+    reconstruction: Literal["l1", "l2", "psnr"] = "l1"
+
     # Stage all: lambda 1 to 3 of eq. 30, and what they weigh
     loss_weights: tuple[Rate, Rate, Rate] = (1.0, 1e-4, 1e-6)  # reconstruction, perceptual, adversarial
     perceptual: Literal["vgg19", "vgg16"] = "vgg19"  # its relu5_1

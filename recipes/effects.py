@@ -18,6 +18,7 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("shuffle", "unrelated_share", "own_share", "reference_share", "base_mix"),
         ("stage", ("rec", "all")),
     ),
+    "reconstruction": ("stage", ("sife", "rec")),
     **dict.fromkeys(
         ("loss_weights", "perceptual", "perceptual_weights", "critic", "critic_lr", "gradient_penalty", "fresh"),
         ("stage", ("all",)),

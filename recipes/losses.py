@@ -1,6 +1,6 @@
 """Losses: perceptual (eq. 27) for images; contrastive (teacher) and distillation (student) for the matching network.
 
-Reconstruction (eq. 26) is PyTorch's l1_loss; the adversarial losses are in recipes/critic.py.
+Reconstruction is eq. 26, or what PSNR counts; the adversarial losses are in recipes/critic.py.
 
 Of several processes each has a share of the batch, and the mean of their gradients is what trains. That mean is the
 gradient of the whole batch's loss only where the loss is a plain mean over the images: a norm over the batch and a mean
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_gather
 from torchvision.models.vgg import cfgs, make_layers
@@ -21,6 +21,24 @@ from frfsr.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 BORDER = 10  # pixels: correspondences that end nearer to the border do not count
 FEWEST = 128  # an item with fewer correspondences does not count
+
+
+def reconstruction_loss(image: Tensor, truth: Tensor, kind: Literal["l1", "l2", "psnr"] = "l1") -> Tensor:
+    """Compute how far an image is from the truth.
+
+    Args:
+        image: I_SR (B, 3, H, W).
+        truth: I_HR (B, 3, H, W).
+        kind: l1, eq. 26; l2, the mean square; psnr, the mean square's logarithm in each sample, whose mean over the
+            samples is -PSNR * log(10) / 10 but for a floor of 60 dB (NAFNet's loss, Chen et al. 2022).
+
+    Returns:
+        A scalar.
+    """
+    if kind == "l1":
+        return F.l1_loss(image, truth)
+    squares = reduce((image - truth).square(), "b c h w -> b", "mean")
+    return squares.mean() if kind == "l2" else (squares + 1e-6).log().mean()
 
 
 class PerceptualLoss(nn.Module):

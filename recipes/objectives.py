@@ -1,5 +1,7 @@
 """What a stage minimises: the reconstruction loss alone, or all losses against a critic."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
@@ -13,14 +15,17 @@ from frfsr.network import Network
 from frfsr.recipes.config import TrainingConfig
 from frfsr.recipes.critic import adversarial_loss, critic_loss, drawn_critic
 from frfsr.recipes.guard import Guard
-from frfsr.recipes.losses import PerceptualLoss
+from frfsr.recipes.losses import PerceptualLoss, reconstruction_loss
 from frfsr.recipes.pretrained import read
 
 Terms = dict[str, Tensor]
 
 
 class Reconstruction:
-    """Stages sife and rec: eq. 26.
+    """Stages sife and rec: eq. 26, or what PSNR counts.
+
+    Args:
+        kind: of `reconstruction_loss`.
 
     Attributes:
         networks: what is trained beside the model.
@@ -29,7 +34,8 @@ class Reconstruction:
         sources: SHA-256 of the pretrained weights by the network they are of.
     """
 
-    def __init__(self):
+    def __init__(self, kind: Literal["l1", "l2", "psnr"] = "l1"):
+        self.kind: Literal["l1", "l2", "psnr"] = kind
         self.networks: tuple[nn.Module, ...] = ()
         self.optimizers: tuple[Optimizer, ...] = ()
         self.guards: tuple[Guard, ...] = ()
@@ -57,8 +63,8 @@ class Reconstruction:
         Returns:
             The loss, and its terms for the log.
         """
-        l1 = F.l1_loss(image, truth)
-        return l1, {"l1": l1}
+        loss = reconstruction_loss(image, truth, self.kind)
+        return loss, {"l1" if self.kind == "l1" else "loss": loss}
 
 
 class AllLosses(Reconstruction):

@@ -66,7 +66,7 @@ def train(config: TrainingConfig) -> int:
     optimizer = torch.optim.Adam(parameter_groups(model, config), betas=config.betas)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     network, (model, optimizer) = model, accelerator.prepare(model, optimizer)
-    objective = AllLosses(config, accelerator) if config.stage == "all" else Reconstruction()
+    objective = AllLosses(config, accelerator) if config.stage == "all" else Reconstruction(config.reconstruction)
     run.sources |= objective.sources
     run.carried = Carried([network, ema, *objective.networks], [optimizer, *objective.optimizers])
     accelerator.register_for_checkpointing(ema)
