@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from frfsr.evals import commands as evaluation
 FINDINGS, PROBLEM, INTERRUPTED = 1, 2, 130  # exit codes; argparse, too, answers bad input with 2
 EXTRAS = {"datasets": "data", "pyarrow": "data", "fsspec": "data", "accelerate": "data", "cv2": "build"}
 """Packages that whole commands need -> the extra that has them."""
+NO_ROOM = re.compile("failed to map segment|cannot allocate memory", re.IGNORECASE)
+"""How the dynamic linker says that a library does not fit into memory."""
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -44,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"frfsr: this needs {error.name}: pip install 'frfsr[{EXTRAS[error.name]}]'", file=sys.stderr)
         return PROBLEM
-    except MemoryError:
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and not NO_ROOM.search(str(error)):
+            raise
         print("frfsr: not enough memory: close other programs, or take smaller photos.", file=sys.stderr)
         return PROBLEM
     except KeyboardInterrupt:

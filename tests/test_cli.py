@@ -1,8 +1,12 @@
 """The command `frfsr`: five awkward photos come out four times as large; every mistake is one line and exit code 2."""
 
+import errno
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from PIL import Image
 import frfsr
 from frfsr.cli import main
 from frfsr.imageio import Photo, read_photo, write_photo
+from frfsr.upscaling.options import parse_pixels
 
 
 @pytest.fixture
@@ -232,3 +237,41 @@ def test_missing_arguments_exit_with_2(capsys):
     with pytest.raises(SystemExit) as end:
         main(["upscale"])
     assert end.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        ImportError("libgomp.so.1: cannot allocate memory in static TLS block"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_while_libraries_load_is_one_line(folder, monkeypatch, capfd, error):
+    monkeypatch.setattr("frfsr.base.load_with_base", Mock(side_effect=error))
+    assert main(["upscale", "photo.png", "-o", "out.png"]) == 2
+    assert re.fullmatch("frfsr: .*memory.*\n", capfd.readouterr().err)
+    assert not Path("out.png").exists()
+
+
+def test_a_library_that_is_broken_is_not_hidden(folder, monkeypatch):
+    monkeypatch.setattr("frfsr.base.load_with_base", Mock(side_effect=ImportError("undefined symbol: cudaGetDevice")))
+    with pytest.raises(ImportError, match="undefined symbol"):
+        main(["upscale", "photo.png", "-o", "out.png"])
+
+
+@pytest.mark.parametrize(
+    ("text", "pixels"), [("50MP", 50_000_000), ("1.5m", 1_500_000), ("71", 71), (" 2 GP ", 2 * 10**9)]
+)
+def test_numbers_of_pixels(text, pixels):
+    assert parse_pixels(text) == pixels
+
+
+@pytest.mark.parametrize("text", ["0", "0.0001", "-3", "", "MP", "1e6", "10 MB", "²"])
+def test_what_is_no_number_of_pixels(text, folder, capfd):
+    photo, reference = ["photo.png", "-o", "out.png"], ["--reference", "reference.jpg"]
+    for command in (["upscale", *photo], ["explain", *photo, *reference], ["page"]):
+        assert main([*command, f"--max-pixels={text}"]) == 2
+        line = f"frfsr: --max-pixels is {text}: it must be a number of pixels, at least 1: for example 50MP.\n"
+        assert capfd.readouterr().err == line

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from frfsr.errors import UserError
 from frfsr.names import DEVICES, DTYPES, require_device_name, require_known
-from frfsr.upscaling.options import DEFAULTS, Options, parse_memory, parse_views
+from frfsr.upscaling.options import DEFAULTS, Options, parse_memory, parse_pixels, parse_views
 
 if TYPE_CHECKING:
     from frfsr.network import Network
@@ -136,9 +136,8 @@ def add_upscaling_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     add_engine_arguments(parser).add_argument(
         "--max-pixels",
-        type=int,
-        metavar="N",
-        help="largest size that is read, width times height (268 million); for files that you trust",
+        metavar="SIZE",
+        help="largest size that is read, width times height, such as 500MP (268MP); for files that you trust",
     )
 
 
@@ -216,13 +215,11 @@ def max_pixels(options: argparse.Namespace) -> int:
     """The largest size that is read.
 
     Raises:
-        UserError: it is below 1.
+        UserError: it is no number of pixels.
     """
     from frfsr.imageio import MAX_PIXELS
 
-    if options.max_pixels is not None and options.max_pixels < 1:
-        raise UserError(f"--max-pixels is {options.max_pixels}: it must be at least 1.")
-    return MAX_PIXELS if options.max_pixels is None else options.max_pixels
+    return MAX_PIXELS if options.max_pixels is None else parse_pixels(options.max_pixels)
 
 
 def described(documented: type) -> dict[str, str]:

@@ -80,9 +80,32 @@ def parse_memory(text: str) -> int:
     Raises:
         UserError: it is none.
     """
-    if not (found := re.fullmatch(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)):
+    if (amount := parse_amount(text, "i?B?")) is None:
         raise UserError(f"{text!r} is no amount of memory: write for example 2GB or 800MB.")
-    return int(float(found[1]) * UNITS[found[2].upper()])
+    return amount
+
+
+def parse_pixels(text: str) -> int:
+    """Read a number of pixels.
+
+    Args:
+        text: like 50MP, 50M or 50000000.
+
+    Returns:
+        At least 1.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not (amount := parse_amount(text, "P?")):
+        raise UserError(f"--max-pixels is {text}: it must be a number of pixels, at least 1: for example 50MP.")
+    return amount
+
+
+def parse_amount(text: str, unit: str) -> int | None:
+    """Read a number that may end in K, M, G or T and in a unit, given as a pattern; None if it is none."""
+    found = re.fullmatch(rf"(\d{{1,18}}(?:\.\d+)?)\s*([KMGT]?){unit}", text.strip(), re.IGNORECASE | re.ASCII)
+    return int(float(found[1]) * UNITS[found[2].upper()]) if found else None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from frfsr.upscaling.tiles import Span, cut, place, spans, strips
 PAIRS_A_MINUTE = (5 * 10**9, 10**12)  # of positions that an exact search compares: one CPU core, a GPU
 ENLARGED = 16 * 3 * (4 + 4 + 1)  # bytes for each LR pixel while the enlarged photo is made in 8 bits
 LONG = 60  # seconds from which on a person wants to know
+LARGEST = 8.0  # value of a result, where 0 to 1 is a picture: trained networks stay within 2, broken ones do not
 
 Progress = bool | Callable[[int, int], object]
 """True: a bar on stderr; a function is told how many tiles are done, and of how many."""
@@ -189,12 +190,14 @@ class Run:
             strip: of the result.
 
         Raises:
-            UserError: it has NaN or infinite values.
+            UserError: it has NaN or infinite values, or some that no picture has.
         """
-        if not strip.isfinite().all():
-            half = self.weight.dtype == torch.float16
-            remedy = "compute in float32 or bfloat16" if half else "its weights are of no use, take others"
-            raise UserError(f"the network's result has NaN or infinite values: {remedy}.")
+        if (strip.abs() <= LARGEST).all():  # NaN is not
+            return
+        half = self.weight.dtype == torch.float16
+        remedy = "compute in float32 or bfloat16" if half else "its weights are of no use, take others"
+        what = "values far beyond [0, 1]" if strip.isfinite().all() else "NaN or infinite values"
+        raise UserError(f"the network's result has {what}: {remedy}.")
 
     def announce(self, seconds: float, reason: str) -> None:
         """Say how long it will take, where that is long, and from what this follows."""

@@ -71,11 +71,15 @@ class Unlike(Network):
         return argparse.Namespace(image=torch.zeros_like(upsampled) + self.value, correspondence=None)
 
 
-def test_networks_see_floats_and_nan_is_a_failure(plain: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [(math.nan, "NaN or infinite values"), (-math.inf, "NaN or infinite values"), (-1e9, "values far beyond [0, 1]")],
+)
+def test_networks_see_floats_and_what_is_no_picture_is_a_failure(plain: Path, value: float, what: str) -> None:
     grey = evaluate(NetworkUpscaler(Unlike(0.5), "grey"), TestSet("urban100", plain))
     assert grey.mean("psnr_y") < 20
-    assert [f.reason for f in evaluate(NetworkUpscaler(Unlike(math.nan), "nan"), TestSet("mine", plain)).failures] == [
-        "the network's result has NaN or infinite values: its weights are of no use, take others."
+    assert [f.reason for f in evaluate(NetworkUpscaler(Unlike(value), "broken"), TestSet("mine", plain)).failures] == [
+        f"the network's result has {what}: its weights are of no use, take others."
     ] * 3
 
 
