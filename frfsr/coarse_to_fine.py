@@ -5,6 +5,8 @@ level by level, a position looks at the places to which its own coarse match and
 one further in every direction. Not exact: what the pooled features do not show is not found.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
@@ -58,36 +60,54 @@ def around(query: Tensor, key: Tensor, coarse: Tensor, coarse_width: int) -> tup
     height, width = (side - 2 for side in query.shape[-2:])
     rows, columns = (side - 2 for side in key.shape[-2:])
     step = torch.arange(WINDOW, device=query.device)
-    y, x = torch.arange(height, device=query.device), torch.arange(width, device=query.device)
     pixels, keys = rearrange(query, "c h w -> (h w) c"), rearrange(key, "c h w -> (h w) c")
     scale = 1 / (patch_norms(key) + EPSILON)
     best = query.new_full((height, width), -torch.inf)
     index = torch.zeros_like(best, dtype=torch.int64)
     lookup = (step[:3, None, None, None] + step[:3, None]) * WINDOW + step[:3, None, None] + step[:3]
     lookup = rearrange(lookup, "i j u v -> (i j) (u v)")  # of tap (u, v) of the patch at (i, j) in the window
+    corners = torch.stack(
+        [corner.flatten() for corner in starts(coarse, coarse_width, (height, width), (rows, columns))]
+    )
+    for number, corner in enumerate(corners):
+        new = (corner != corners[:number]).all(0)  # neighbours mostly point to one place, which is looked at once
+        for block in new.nonzero()[:, 0].split(BLOCK):
+            top, left = corner[block] // columns, corner[block] % columns
+            patch = (block // width * query.shape[-1] + block % width)[:, None] + taps(3, query.shape[-1], block)
+            window = (top * key.shape[-1] + left)[:, None] + taps(WINDOW, key.shape[-1], block)
+            product = einsum(pixels[patch], keys[window], "n tap c, n place c -> n tap place")
+            total = torch.stack([product[:, tap, lookup[:, tap]] for tap in range(9)]).sum(0)
+            places = (top[:, None] + step[:3].repeat_interleave(3)) * columns + left[:, None] + step[:3].repeat(3)
+            score, chosen = (total.float() * scale.flatten()[places]).max(dim=1)
+            before = best.view(-1)[block]
+            better = score > before
+            best.view(-1)[block] = torch.where(better, score.to(best), before)
+            places = places.gather(1, chosen[:, None])[:, 0]
+            index.view(-1)[block] = torch.where(better, places, index.view(-1)[block])
+    return best.float() / (patch_norms(query) + EPSILON), index
+
+
+def starts(coarse: Tensor, coarse_width: int, size: tuple[int, int], key_size: tuple[int, int]) -> Iterator[Tensor]:
+    """Where to look: around the place to which each neighbour's coarse match points.
+
+    Args:
+        coarse: numbers of the patches found, (h, w).
+        coarse_width: of the grid on which they count.
+        size: H, W of the grid of patches whose matches are refined.
+        key_size: of the grid of patches in which they are searched, 3x3 at least.
+
+    Yields:
+        Numbers (H, W) of the first of 3x3 patches, for each neighbour.
+    """
+    y, x = (torch.arange(side, device=coarse.device) for side in size)
+    rows, columns = key_size
     for down, right in NEIGHBOURS:
         near_y = ((y - 1).div(2, rounding_mode="floor") + down).clamp(0, coarse.shape[0] - 1)
         near_x = ((x - 1).div(2, rounding_mode="floor") + right).clamp(0, coarse.shape[1] - 1)
         place = coarse[near_y[:, None], near_x]
         top = y[:, None] + 2 * (place // coarse_width - near_y[:, None])
         left = x + 2 * (place % coarse_width - near_x)
-        top, left = top.clamp(1, rows - 2) - 1, left.clamp(1, columns - 2) - 1
-        corner = (top * key.shape[-1] + left).flatten()
-        for first in range(0, height * width, BLOCK):
-            block = torch.arange(first, min(first + BLOCK, height * width), device=query.device)
-            patch = (block // width * query.shape[-1] + block % width)[:, None] + taps(3, query.shape[-1], block)
-            window = corner[block][:, None] + taps(WINDOW, key.shape[-1], block)
-            product = einsum(pixels[patch], keys[window], "n tap c, n place c -> n tap place")
-            total = torch.stack([product[:, tap, lookup[:, tap]] for tap in range(9)]).sum(0)
-            number = (top.flatten()[block][:, None] + step[:3].repeat_interleave(3)) * columns
-            number = number + left.flatten()[block][:, None] + step[:3].repeat(3)
-            score, chosen = (total.float() * scale.flatten()[number]).max(dim=1)
-            before = best.view(-1)[block]
-            better = score > before
-            best.view(-1)[block] = torch.where(better, score.to(best), before)
-            number = number.gather(1, chosen[:, None])[:, 0]
-            index.view(-1)[block] = torch.where(better, number, index.view(-1)[block])
-    return best.float() / (patch_norms(query) + EPSILON), index
+        yield (top.clamp(1, rows - 2) - 1) * columns + left.clamp(1, columns - 2) - 1
 
 
 def patch_norms(feature: Tensor) -> Tensor:

@@ -43,15 +43,20 @@ class _Block(NamedTuple):
         return rearrange(self.samples.mul_(self.mask), "g c k h w -> (g c k) (h w)")
 
 
+def _canvas(image: Tensor, groups: int) -> Tensor:
+    """(C, Hk, Wk) -> (G, C/G, Hk, Wk)."""
+    return rearrange(image, "(g c) h w -> g c h w", g=groups)
+
+
 def _power_of_two_canvas(image: Tensor, groups: int) -> Tensor:
-    """(C, Hk, Wk) -> (G, C/G, 2^m, 2^n), zeros outside.
+    """(C, Hk, Wk) -> (G, C/G, 2^m, 2^n), zeros outside: for the gradients.
 
     With such sizes the normalisation of ``grid_sample`` only scales by powers of two: whole-pixel positions stay exact,
-    and with them the side on which the gradient of the bilinear interpolation is taken.
+    and with them the side on which the gradient of the bilinear interpolation is taken. The samples themselves do not
+    jump there.
     """
     height, width = (1 << (size - 1).bit_length() for size in image.shape[-2:])
-    canvas = F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))
-    return rearrange(canvas, "(g c) h w -> g c h w", g=groups)
+    return _canvas(F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2])), groups)
 
 
 def _sampling_grid(canvas: Tensor, offset: Tensor, flow: Tensor | None, scale: int, top: int) -> Tensor:
@@ -104,7 +109,7 @@ def deform_conv_cpu(x: Tensor, geometry: Geometry, weight: Tensor, bias: Tensor 
     shape = (x.shape[0], weight.shape[0], *geometry.offset.shape[-2:])
     out = torch.empty(shape, dtype=x.dtype, memory_format=memory_format(x))
     for b, image in enumerate(_images(geometry, accumulator_dtype(x))):
-        canvas = _power_of_two_canvas(x[b].to(accumulator_dtype(x)), geometry.groups)
+        canvas = _canvas(x[b].to(accumulator_dtype(x)), geometry.groups)
         for block in _blocks(canvas, image, _BLOCK_ELEMENTS):
             product = kernel @ block.columns().to(x.dtype)
             out[b, :, block.rows] = rearrange(product, "o (h w) -> o h w", w=shape[-1])
@@ -117,7 +122,7 @@ def deform_scratch(x: Tensor, geometry: Geometry) -> tuple[Tensor, ...]:
     (image, *_) = _images(geometry, dtype)
     flows = () if image.flow is None else (image.flow,)
     blocks = [x.new_empty(_BLOCK_ELEMENTS, dtype=dtype) for _ in range(3)]  # grid, samples, product
-    return _power_of_two_canvas(x[0].to(dtype), geometry.groups), *flows, *blocks
+    return _canvas(x[0].to(dtype), geometry.groups), *flows, *blocks
 
 
 @torch.autocast("cpu", enabled=False)

@@ -90,9 +90,14 @@ def searched(key: Tensor, radius: int) -> tuple[Tensor, Tensor]:
     deviation = key.new_empty(*key.shape[:2], height, width)
     for top in range(0, height, ROWS_AT_ONCE):
         exact = key[:, :, top : top + ROWS_AT_ONCE + BLOCK - 1].double()  # the difference of two large numbers
-        variance = F.avg_pool2d(exact.square(), BLOCK, 1) - F.avg_pool2d(exact, BLOCK, 1).square()
+        variance = block_means(exact.square()) - block_means(exact).square()
         deviation[:, :, top : top + ROWS_AT_ONCE] = variance.to(key.dtype).clamp_min(FLAT**2).sqrt()
     return key, deviation
+
+
+def block_means(image: Tensor) -> Tensor:
+    """(B, 1, H, W) -> (B, 1, H - 15, W - 15): the mean of the block at each corner, down and then across."""
+    return F.avg_pool2d(F.avg_pool2d(image, (BLOCK, 1), 1), (1, BLOCK), 1)
 
 
 def refine_scratch(query: Tensor, key: Tensor, radius: int) -> tuple[Tensor, ...]:
