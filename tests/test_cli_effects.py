@@ -117,6 +117,7 @@ def test_only_the_hub_has_revisions_of_data(photo: str, tmp_path: Path) -> None:
     [
         ("tiny_rec", "critic_lr=1e-5", "stage=all"),
         ("tiny_rec", "decay=10", "schedule=constant+decay"),
+        ("tiny_all", "reconstruction=psnr", "stage=sife or rec"),
         ("tiny_sife", "shuffle=hard", "stage=rec or all"),
         ("tiny_rec", "reference_zoom=[0.5, 2]", "reference_share"),
         ("tiny_teacher", "teacher=weights", "stage=student"),

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from frfsr.recipes.losses import (
     distillation_loss,
     known_matches,
     matching_cross_entropy,
+    reconstruction_loss,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -41,6 +43,21 @@ def golden_parameter(key: str, shape: tuple[int, ...]) -> Tensor:
 def assert_golden(actual: Tensor, expected: Tensor) -> None:
     scale = expected.abs().max()
     torch.testing.assert_close(actual / scale, expected / scale, **FLOAT64)
+
+
+def test_reconstruction_is_the_mean_difference_or_what_psnr_counts():
+    truth = torch.rand(3, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    image = truth + torch.tensor([0.1, -0.02, 0.003], dtype=torch.float64)[:, None, None, None]
+    psnr = torch.tensor([20, 33.9794, 50.4576], dtype=torch.float64)
+    torch.testing.assert_close(reconstruction_loss(image, truth), torch.tensor(0.041, dtype=torch.float64))
+    assert reconstruction_loss(image, truth, "l2").item() == pytest.approx((0.01 + 4e-4 + 9e-6) / 3)
+    for one, decibels in zip(range(3), psnr, strict=True):
+        each = slice(one, one + 1)
+        found = -10 / math.log(10) * reconstruction_loss(image[each], truth[each], "psnr").item()
+        assert found == pytest.approx(decibels.item(), abs=0.5)  # the floor takes most of what is above 50 dB
+    found = -10 / math.log(10) * reconstruction_loss(image[:2], truth[:2], "psnr").item()
+    assert found == pytest.approx(psnr[:2].mean().item(), abs=0.01)
+    assert reconstruction_loss(truth, truth, "psnr").isfinite()
 
 
 def published_critic() -> Critic:

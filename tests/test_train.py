@@ -115,6 +115,15 @@ def test_a_run_folder_says_how_to_repeat_it(run, tmp_path):
     assert started["torch"] == version("torch")
 
 
+@pytest.mark.parametrize("kind", ["l2", "psnr"])
+def test_a_run_may_minimise_what_psnr_counts(run, tmp_path, kind):
+    assert run("steps=2", f"reconstruction={kind}") == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses
+    assert all((loss < 0) == (kind == "psnr") for loss in losses)
+
+
 def test_other_settings_do_not_continue_a_run(run, tmp_path, capsys):
     assert run("steps=2") == 0
     assert run("steps=2", "lr=1e-5") == 2
