@@ -4,13 +4,14 @@ They have the names of huggingface_hub's PyTorchModelHubMixin, whose import alon
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from frfsr.checkpoints import CONFIG, FORMAT, WEIGHTS, HubOptions, find_model, load_module, read_config
 from frfsr.errors import UserError
@@ -92,7 +93,7 @@ class StoredModule(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
-        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+        write_tensors(folder / WEIGHTS, state, {"format": "pt"})
         config = {"architecture": self.architecture, "format": FORMAT, **asdict(self.config)}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         if not (folder / CARD).exists():
@@ -151,3 +152,17 @@ class StoredModule(nn.Module):
 
         parameters = sum(parameter.numel() for parameter in self.parameters())
         return model_card(self.architecture, parameters, self.needs(), **facts)
+
+
+def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file with the mode that it had, or that any new file gets: safetensors 0.8 makes it private.
+
+    Args:
+        file: its path.
+        tensors: contiguous, on the CPU or not.
+        metadata: for its header.
+    """
+    file.touch()
+    mode = file.stat().st_mode & 0o777
+    save_file(dict(tensors), file, dict(metadata))
+    file.chmod(mode)

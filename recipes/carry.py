@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from frfsr.stored import write_tensors
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -33,7 +34,8 @@ class Carried:
                 for name, value in state.items():
                     rounded = value.bfloat16() if name in MOMENTS else value
                     tensors[f"optimizer{n}.{parameter}.{name}"] = rounded
-        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, file, {"step": str(step)})
+        here = {name: value.contiguous().cpu() for name, value in tensors.items()}
+        write_tensors(file, here, {"step": str(step)})
 
     def load(self, file: Path) -> int:
         """Read what `save` wrote.

@@ -160,6 +160,8 @@ class Run:
         with survived(f"checkpoint {step}"):
             self.accelerator.save_state(str(partial))
             (partial / SOURCES).write_text(json.dumps(self.sources))
+            for weights in partial.glob("*.safetensors"):  # which safetensors 0.8 makes private
+                shutil.copymode(partial / SOURCES, weights)
             written.fill_(1)
         complete = bool(self.accelerator.reduce(written, "mean") == 1)
         if self.accelerator.is_main_process and not complete:
