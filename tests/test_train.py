@@ -124,19 +124,6 @@ def test_a_run_may_minimise_what_psnr_counts(run, tmp_path, kind):
     assert all((loss < 0) == (kind == "psnr") for loss in losses)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no such modes")
-@pytest.mark.parametrize("umask", [0o022, 0o077])
-def test_others_may_read_what_the_umask_lets_them(run, tmp_path, umask):
-    before = os.umask(umask)
-    try:
-        assert run("steps=1", "carry=true") == 0
-    finally:
-        os.umask(before)
-    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} >= {".safetensors", ".yaml", ".json"}
-    assert {oct(path.stat().st_mode & 0o777) for path in files} == {oct(0o666 & ~umask)}
-
-
 def test_other_settings_do_not_continue_a_run(run, tmp_path, capsys):
     assert run("steps=2") == 0
     assert run("steps=2", "lr=1e-5") == 2

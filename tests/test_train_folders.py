@@ -178,3 +178,16 @@ def test_values_that_are_none(settings: list[str], message: str, capsys) -> None
 def test_models_that_are_none(model: dict) -> None:
     with pytest.raises(UserError, match=r"unknown (architecture|preset)"):
         build_network(model)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such modes")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_others_may_read_what_the_umask_lets_them(train, tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        assert train(tmp_path / "run", "carry=true") == 0
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".safetensors", ".yaml", ".json"}
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {oct(0o666 & ~umask)}
