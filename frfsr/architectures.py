@@ -141,9 +141,9 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     names.require_device_name(str(device))
     try:
         torch.zeros(1, device=device).add(1).cpu()
-    except NotImplementedError as error:  # built without it, which PyTorch says by its operators' names
-        raise UserError(f"no device {str(device)!r} here: give another, or none.") from error
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise UserError(f"no device {str(device)!r} here ({reason[:120]}): give another, or none.") from error
+        unknown = isinstance(error, NotImplementedError)  # built without it, which PyTorch says by its operators' names
+        why = "" if unknown else f" ({reason[:120]})"
+        raise UserError(f"no device {str(device)!r} here{why}: give another, or none.") from error
     return torch.device(device)

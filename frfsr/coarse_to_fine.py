@@ -5,8 +5,6 @@ level by level, a position looks at the places to which its own coarse match and
 one further in every direction. Not exact: what the pooled features do not show is not found.
 """
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange
@@ -66,9 +64,7 @@ def around(query: Tensor, key: Tensor, coarse: Tensor, coarse_width: int) -> tup
     index = torch.zeros_like(best, dtype=torch.int64)
     lookup = (step[:3, None, None, None] + step[:3, None]) * WINDOW + step[:3, None, None] + step[:3]
     lookup = rearrange(lookup, "i j u v -> (i j) (u v)")  # of tap (u, v) of the patch at (i, j) in the window
-    corners = torch.stack(
-        [corner.flatten() for corner in starts(coarse, coarse_width, (height, width), (rows, columns))]
-    )
+    corners = starts(coarse, coarse_width, (height, width), (rows, columns))
     for number, corner in enumerate(corners):
         new = (corner != corners[:number]).all(0)  # neighbours mostly point to one place, which is looked at once
         for block in new.nonzero()[:, 0].split(BLOCK):
@@ -87,7 +83,7 @@ def around(query: Tensor, key: Tensor, coarse: Tensor, coarse_width: int) -> tup
     return best.float() / (patch_norms(query) + EPSILON), index
 
 
-def starts(coarse: Tensor, coarse_width: int, size: tuple[int, int], key_size: tuple[int, int]) -> Iterator[Tensor]:
+def starts(coarse: Tensor, coarse_width: int, size: tuple[int, int], key_size: tuple[int, int]) -> Tensor:
     """Where to look: around the place to which each neighbour's coarse match points.
 
     Args:
@@ -96,9 +92,10 @@ def starts(coarse: Tensor, coarse_width: int, size: tuple[int, int], key_size: t
         size: H, W of the grid of patches whose matches are refined.
         key_size: of the grid of patches in which they are searched, 3x3 at least.
 
-    Yields:
-        Numbers (H, W) of the first of 3x3 patches, for each neighbour.
+    Returns:
+        Numbers of the first of 3x3 patches, for each neighbour, (5, H * W).
     """
+    numbers = []
     y, x = (torch.arange(side, device=coarse.device) for side in size)
     rows, columns = key_size
     for down, right in NEIGHBOURS:
@@ -107,7 +104,8 @@ def starts(coarse: Tensor, coarse_width: int, size: tuple[int, int], key_size: t
         place = coarse[near_y[:, None], near_x]
         top = y[:, None] + 2 * (place // coarse_width - near_y[:, None])
         left = x + 2 * (place % coarse_width - near_x)
-        yield (top.clamp(1, rows - 2) - 1) * columns + left.clamp(1, columns - 2) - 1
+        numbers.append((top.clamp(1, rows - 2) - 1) * columns + left.clamp(1, columns - 2) - 1)
+    return rearrange(numbers, "neighbour h w -> neighbour (h w)")
 
 
 def patch_norms(feature: Tensor) -> Tensor:

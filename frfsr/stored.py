@@ -4,7 +4,6 @@ They have the names of huggingface_hub's PyTorchModelHubMixin, whose import alon
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -154,7 +153,7 @@ class StoredModule(nn.Module):
         return model_card(self.architecture, parameters, self.needs(), **facts)
 
 
-def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file with the mode that it had, or that any new file gets: safetensors 0.8 makes it private.
 
     Args:
@@ -164,5 +163,5 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """
     file.touch()
     mode = file.stat().st_mode & 0o777
-    save_file(dict(tensors), file, dict(metadata))
+    save_file(tensors, file, metadata)
     file.chmod(mode)

@@ -21,6 +21,7 @@ Precision = Annotated[Literal["no", "bf16", "fp16"], BeforeValidator(lambda valu
 Place = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 """A path; empty where the yaml leaves it out."""
 Shuffle = Literal["none", "easy", "medium", "hard"]
+Reconstructs = Literal["l1", "l2", "psnr"]
 Zoom = Annotated[float, Field(ge=0.1, le=10)]
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Side = Annotated[int, Field(ge=16, le=4096)]
@@ -133,7 +134,7 @@ class TrainingConfig(RunConfig):
     compile: bool = False  # the network, by torch.compile
 
     # Reconstruction: l1 (eq. 26), or what PSNR counts: l2, the mean square; psnr, its logarithm in each sample
-    reconstruction: Literal["l1", "l2", "psnr"] = "l1"
+    reconstruction: Reconstructs = "l1"
 
     # Stage all: lambda 1 to 3 of eq. 30, and what they weigh
     loss_weights: tuple[Rate, Rate, Rate] = (1.0, 1e-4, 1e-6)  # reconstruction, perceptual, adversarial

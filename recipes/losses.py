@@ -18,12 +18,13 @@ from torch.distributed.nn.functional import all_gather
 from torchvision.models.vgg import cfgs, make_layers
 
 from frfsr.pixels import IMAGENET_MEAN, IMAGENET_STD
+from frfsr.recipes.config import Reconstructs
 
 BORDER = 10  # pixels: correspondences that end nearer to the border do not count
 FEWEST = 128  # an item with fewer correspondences does not count
 
 
-def reconstruction_loss(image: Tensor, truth: Tensor, kind: Literal["l1", "l2", "psnr"] = "l1") -> Tensor:
+def reconstruction_loss(image: Tensor, truth: Tensor, kind: Reconstructs = "l1") -> Tensor:
     """Compute how far an image is from the truth.
 
     Args:

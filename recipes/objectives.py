@@ -1,9 +1,6 @@
 """What a stage minimises: the reconstruction loss alone, or all losses against a critic."""
 
-from typing import Literal
-
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from einops import einsum
 from torch import Tensor, nn
@@ -12,7 +9,7 @@ from torch.optim import Optimizer
 
 from frfsr.errors import UserError
 from frfsr.network import Network
-from frfsr.recipes.config import TrainingConfig
+from frfsr.recipes.config import Reconstructs, TrainingConfig
 from frfsr.recipes.critic import adversarial_loss, critic_loss, drawn_critic
 from frfsr.recipes.guard import Guard
 from frfsr.recipes.losses import PerceptualLoss, reconstruction_loss
@@ -34,8 +31,8 @@ class Reconstruction:
         sources: SHA-256 of the pretrained weights by the network they are of.
     """
 
-    def __init__(self, kind: Literal["l1", "l2", "psnr"] = "l1"):
-        self.kind: Literal["l1", "l2", "psnr"] = kind
+    def __init__(self, kind: Reconstructs = "l1"):
+        self.kind: Reconstructs = kind
         self.networks: tuple[nn.Module, ...] = ()
         self.optimizers: tuple[Optimizer, ...] = ()
         self.guards: tuple[Guard, ...] = ()
@@ -105,7 +102,7 @@ class AllLosses(Reconstruction):
         critic = self.accelerator.unwrap_model(self.critic)  # its weights get no gradient here: nothing to synchronise
         critic.requires_grad_(False)
         terms = {
-            "l1": F.l1_loss(image, truth),
+            "l1": reconstruction_loss(image, truth),
             "perceptual": self.perceptual(image, truth),
             "adversarial": adversarial_loss(critic, image),
         }
