@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from torch import Tensor, nn
 
 from frfsr.features import start_at_zero
@@ -12,6 +13,7 @@ from frfsr.kernels import deform_conv, flow_warp
 from frfsr.kernels.deform import MatchPadding
 from frfsr.matching import enlarge_flow
 from frfsr.network import Correspondence, Rates, group
+from frfsr.smoothing import interpolate_flow, smooth_taps
 
 
 class FAM(nn.Module):
@@ -52,11 +54,18 @@ class FAM(nn.Module):
         """F_LR (B, c, H, W), F_Ref (B, t, Hr, Wr) -> F_tex (B, t, H, W), eq. 15-16. H, W = scale * the LR grid."""
         seen = [lr]
         if self.warp:
-            seen.append(flow_warp(reference, enlarge_flow(exact(correspondence.flow, reference), self.scale)))
+            seen.append(flow_warp(reference, self.fine_flow(reference, correspondence)))
         seen.append(self.unwarped(reference, correspondence, lr.shape[-2:]))
         features = F.leaky_relu(self.offset_conv1(torch.cat(seen, 1)), 0.1)
         features = F.leaky_relu(self.offset_conv2(features), 0.1)
         return F.leaky_relu(self.aggregate(reference, features, correspondence), 0.1)
+
+    def fine_flow(self, reference: Tensor, correspondence: Correspondence) -> Tensor:
+        """The flow at this scale, in its pixels: (B, H, W, 2)."""
+        flow = exact(correspondence.flow, reference)
+        if correspondence.smooth is None:
+            return enlarge_flow(flow, self.scale)
+        return interpolate_flow(exact(correspondence.smooth, reference), flow, self.scale)
 
     def unwarped(self, reference: Tensor, correspondence: Correspondence, size: Sequence[int]) -> Tensor:
         """The reference features that eq. 15 also takes as they lie, in the size (H, W) of F_LR: zeros beyond them."""
@@ -67,13 +76,18 @@ class FAM(nn.Module):
     def aggregate(self, reference: Tensor, features: Tensor, correspondence: Correspondence) -> Tensor:
         """Eq. 16 before its activation: F_Ref (B, t, Hr, Wr), features (B, t, H, W) for the offsets -> (B, t, H, W)."""
         offset, mask = self.learned_offset(features, correspondence.score)
+        flow = exact(correspondence.flow, reference)
+        if correspondence.smooth is not None:
+            change = smooth_taps(flow, self.fine_flow(reference, correspondence), self.scale)
+            groups = offset.shape[1] // change.shape[1]
+            offset = offset + repeat(change.to(offset.dtype), "b taps h w -> b (groups taps) h w", groups=groups)
         return deform_conv(
             reference,
             offset,
             mask,
             self.weight.to(reference.dtype),
             self.bias.to(reference.dtype),
-            flow=exact(correspondence.flow, reference),
+            flow=flow,
             flow_scale=self.scale,
             match_padding=self.match_padding,
         )

@@ -253,4 +253,4 @@ def relative(correspondence: Correspondence, atlas: Atlas) -> Correspondence:
         return correspondence
     places = torch.tensor(atlas.places, device=correspondence.flow.device)
     shift = (places[correspondence.source] + torch.tensor(atlas.corner, device=places.device)).flip(-1)
-    return correspondence._replace(flow=correspondence.flow - shift, still=None)
+    return correspondence._replace(flow=correspondence.flow - shift, still=None, smooth=None)

@@ -47,6 +47,8 @@ class FRFSRConfig:
 
     # FAM (eq. 15-16)
     groups: Width = 8  # deformable groups
+    # The flow at finer scales. nearest: repeated. smooth: continuous where matches agree (not in the paper)
+    flow: Literal["nearest", "smooth"] = "nearest"
 
     # TAAM and DRB (eq. 17-25)
     channels: Widths = (64, 64, 64)  # of F_LR
@@ -70,6 +72,8 @@ class FRFSRConfig:
             raise UserError("base: sife needs sife: true.")
         if self.refine and self.match_padding != "same":
             raise UserError("refine needs match_padding: same.")
+        if self.flow == "smooth" and self.match_padding != "same":
+            raise UserError("flow: smooth needs match_padding: same.")
         for channels in self.texture_channels:
             require_divisible("every one of texture_channels", channels, "groups", self.groups)
 
@@ -102,6 +106,7 @@ class FRFSRConfig:
             sife_growth=32,
             refine=4,
             groups=1,
+            flow="smooth",
             channels=(16, 32, 48),
             dynamic_blocks=(0, 1, 1),
             blocks=(1, 2, 3),

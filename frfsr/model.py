@@ -17,6 +17,7 @@ from frfsr.matching import blurred_luma
 from frfsr.network import Correspondence, Network, Rates, ReferenceFeatures, SRResult, enlarge
 from frfsr.pixels import pad_sides
 from frfsr.reuse import aggregation
+from frfsr.smoothing import smooth_flow
 from frfsr.unet import MultiScaleAggregation, Textures
 
 
@@ -92,11 +93,13 @@ class FRFSR(Network):
             references = self.encode_reference(references)
         atlas = lay_out(references)
         with torch.no_grad():  # an argmax has no gradient; the encoder learns in recipes/train_matching.py
-            correspondence = match(self.encoder(upsampled), atlas, self.config.match_padding)
+            found = match(self.encoder(upsampled), atlas, self.config.match_padding)
+            flow = found.flow
             if atlas.luma is not None:
-                score, flow, index, source, still = correspondence
                 flow = refine_flow(flow, blurred_luma(upsampled), atlas.luma, self.config.refine)
-                correspondence = Correspondence(score, flow, index, source, still)  # torch 2.11 compiles no _replace
+            smooth = smooth_flow(flow) if self.config.flow == "smooth" else None
+            # torch 2.11 compiles no _replace
+            correspondence = Correspondence(found.score, flow, found.index, found.source, found.still, smooth)
         textures = Textures(correspondence, atlas.pyramid, sife, base)
         features = self.aggregation(textures)
         image = self.aggregation.reconstruct(features, textures)

@@ -28,6 +28,8 @@ class Correspondence(NamedTuple):
         source: (B, h, w) int64, which of several references it lies in; None for a single one.
         still: (B, h, w, 2) float32, displacement (x, y) in LR pixels to the place of the *unwarped* reference, where it
             is not simply the same position; see `frfsr.atlas`.
+        smooth: (B, h, w, 2) float32, the flow that is to be continuous between LR pixels where matches agree, see
+            `frfsr.smoothing`; None for one that is to be repeated.
     """
 
     score: Tensor
@@ -35,10 +37,11 @@ class Correspondence(NamedTuple):
     index: Tensor
     source: Tensor | None = None
     still: Tensor | None = None
+    smooth: Tensor | None = None
 
     def cropped(self, height: int, width: int) -> Self:
         """Keep the first rows and columns, for an LR image whose borders were padded; `index` stays as it is."""
-        kept = {name: getattr(self, name) for name in ("score", "flow", "source", "still")}
+        kept = {name: getattr(self, name) for name in ("score", "flow", "source", "still", "smooth")}
         return self._replace(**{name: value[:, :height, :width] for name, value in kept.items() if value is not None})
 
 

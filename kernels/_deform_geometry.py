@@ -32,7 +32,12 @@ class Geometry(NamedTuple):
 
 
 def tap_flows(flow: Tensor, match_padding: MatchPadding | None) -> Tensor:
-    """Find the flow that votes for each tap.
+    """Find the flow that votes for each tap: (B, 9, 2, h, w), otherwise as in :func:`tap_views`."""
+    return torch.stack(tap_views(flow, match_padding), dim=1)
+
+
+def tap_views(flow: Tensor, match_padding: MatchPadding | None) -> list[Tensor]:
+    """Find the flow that votes for each tap, without a copy for each.
 
     A pixel is covered by nine patches; tap (i, j) follows the patch that has the pixel in its row i and column j.
 
@@ -42,10 +47,9 @@ def tap_flows(flow: Tensor, match_padding: MatchPadding | None) -> Tensor:
             border repeated.
 
     Returns:
-        (B, 9, 2, h, w) as (y, x), in coarse pixels.
+        Nine of (B, 2, h, w) as (y, x), in coarse pixels.
     """
     height, width = flow.shape[1:3]
     flow = rearrange(flow.flip(-1), "b h w d -> b d h w")
     padded = F.pad(flow, (2, 0, 2, 0)) if match_padding == "valid" else F.pad(flow, (1, 1, 1, 1), mode="replicate")
-    shifted = [padded[:, :, 2 - i : 2 - i + height, 2 - j : 2 - j + width] for i in range(3) for j in range(3)]
-    return torch.stack(shifted, dim=1)
+    return [padded[:, :, 2 - i : 2 - i + height, 2 - j : 2 - j + width] for i in range(3) for j in range(3)]
