@@ -78,9 +78,7 @@ class FAM(nn.Module):
         offset, mask = self.learned_offset(features, correspondence.score)
         flow = exact(correspondence.flow, reference)
         if correspondence.smooth is not None:
-            change = smooth_taps(flow, self.fine_flow(reference, correspondence), self.scale)
-            groups = offset.shape[1] // change.shape[1]
-            offset = offset + repeat(change.to(offset.dtype), "b taps h w -> b (groups taps) h w", groups=groups)
+            offset = following(offset, smooth_taps(flow, self.fine_flow(reference, correspondence), self.scale))
         return deform_conv(
             reference,
             offset,
@@ -113,6 +111,12 @@ class FAM(nn.Module):
     def offset_layers(self) -> tuple[nn.Conv2d, ...]:
         """The convolutions that predict offsets and masks: the published code trains them at rates of their own."""
         return self.offset_conv1, self.offset_conv2, self.offset_mask
+
+
+def following(offset: Tensor, change: Tensor) -> Tensor:
+    """Offsets (B, groups*9*2, H, W) with the same change (B, 9*2, H, W) for every group."""
+    groups = offset.shape[1] // change.shape[1]
+    return offset + repeat(change.to(offset.dtype), "b taps h w -> b (groups taps) h w", groups=groups)
 
 
 def exact(flow: Tensor, features: Tensor) -> Tensor:

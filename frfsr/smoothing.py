@@ -8,13 +8,12 @@ so too.
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange, repeat
+from einops import einsum, rearrange
 from torch import Tensor
 
 from frfsr.kernels._deform_geometry import tap_views
 
 AGREEMENT = 1.5  # LR pixels along each axis: a zoom of 0.4 to 2.5 parts neighbours by no more
-ENLARGED = "b yx h w -> b yx (h i) (w j)"
 ROUNDS = 4  # of averaging: what is left of the rounding to quarter pixels is small
 
 
@@ -95,9 +94,12 @@ def smooth_taps(flow: Tensor, fine: Tensor, scale: int) -> Tensor:
     Returns:
         To be added to the offsets: (B, 9*2, h*scale, w*scale), finer pixels, as [tap, (y, x)].
     """
-    coarse, changes = tap_views(flow, "same"), []
-    for repeated, smooth in zip(coarse, tap_views(fine, "same"), strict=True):
-        agrees = (repeated - coarse[4]).abs().amax(1, keepdim=True) <= AGREEMENT
-        repeated, agrees = (repeat(of_taps, ENLARGED, i=scale, j=scale) for of_taps in (repeated, agrees))
-        changes.append(torch.where(agrees, smooth - scale * repeated, 0))
-    return torch.cat(changes, dim=1)
+    coarse = tap_views(flow, "same")
+    height, width = flow.shape[1:3]
+    changes = fine.new_empty(len(fine), len(coarse), 2, height, scale, width, scale)
+    for tap, smooth in enumerate(tap_views(fine, "same")):  # all at once take several times the memory
+        agrees = (coarse[tap] - coarse[4]).abs().amax(1, keepdim=True) <= AGREEMENT
+        smooth = rearrange(smooth, "b yx (h i) (w j) -> b yx h i w j", i=scale, j=scale)
+        repeated, agrees = (rearrange(of_tap, "b yx h w -> b yx h 1 w 1") for of_tap in (coarse[tap], agrees))
+        changes[:, tap] = (smooth - scale * repeated) * agrees
+    return rearrange(changes, "b tap yx h i w j -> b (tap yx) (h i) (w j)")
