@@ -8,7 +8,7 @@ so too.
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import rearrange
 from torch import Tensor
 
 from frfsr.kernels._deform_geometry import tap_views
@@ -46,9 +46,8 @@ def interpolate_flow(smooth: Tensor, flow: Tensor, scale: int) -> Tensor:
     inside = (torch.arange(scale, device=flow.device, dtype=flow.dtype) + 0.5) / scale - 0.5
     step = torch.arange(-1, 2, device=flow.device, dtype=flow.dtype)
     share = (1 - (inside - step[:, None]).abs()).clamp(min=0)  # of each neighbour along one axis
-    shares = einsum(share, share, "down i, right j -> down right i j")
-    shares = rearrange(shares, "down right i j -> (down right) (i j)")
-    fine = averaged(smooth, agreement(flow), shares)
+    shares = rearrange(share, "down i -> down 1 i 1") * rearrange(share, "right j -> 1 right 1 j")
+    fine = averaged(smooth, agreement(flow), rearrange(shares, "down right i j -> (down right) (i j)"))
     return scale * rearrange(fine, "b h w (i j) xy -> b (h i) (w j) xy", i=scale)
 
 
@@ -68,8 +67,10 @@ def averaged(flow: Tensor, agrees: Tensor, shares: Tensor) -> Tensor:
     Returns:
         (B, h, w, n, 2).
     """
-    total = einsum(neighbours(flow) * agrees[..., None], shares, "b near h w xy, near n -> b h w n xy")
-    return total / einsum(agrees, shares, "b near h w, near n -> b h w n")[..., None]
+    weights = agrees[..., None] * rearrange(shares, "near n -> near 1 1 n")
+    # Not by einsum: autocast would compute it, and so the places in the reference, in half precision.
+    total = (rearrange(neighbours(flow), "b near h w xy -> b near h w 1 xy") * weights[..., None]).sum(1)
+    return total / weights.sum(1)[..., None]
 
 
 def neighbours(flow: Tensor) -> Tensor:

@@ -70,6 +70,16 @@ def test_taps_follow_the_smooth_flow() -> None:
     torch.testing.assert_close(outer, neighbour)
 
 
+def test_mixed_precision_rounds_no_place() -> None:
+    flow = zoomed(1.33, 8).float() + 700
+    exactly = interpolate_flow(smooth_flow(flow), flow, SCALE)
+    with torch.autocast("cpu", torch.bfloat16):
+        fine = interpolate_flow(smooth_flow(flow), flow, SCALE)
+        change = smooth_taps(flow, fine, SCALE)
+    assert torch.equal(fine, exactly)
+    assert torch.equal(change, smooth_taps(flow, exactly, SCALE))
+
+
 def test_alignment_is_the_same_where_the_flow_is_constant() -> None:
     torch.manual_seed(0)
     module = FAM(4, 8, SCALE, 2, "same")
