@@ -52,20 +52,16 @@ class FAM(nn.Module):
 
     def forward(self, lr: Tensor, reference: Tensor, correspondence: Correspondence) -> Tensor:
         """F_LR (B, c, H, W), F_Ref (B, t, Hr, Wr) -> F_tex (B, t, H, W), eq. 15-16. H, W = scale * the LR grid."""
+        flow, smooth = exact(correspondence.flow, reference), None
+        if correspondence.smooth is not None:
+            smooth = interpolate_flow(exact(correspondence.smooth, reference), flow, self.scale)
         seen = [lr]
         if self.warp:
-            seen.append(flow_warp(reference, self.fine_flow(reference, correspondence)))
+            seen.append(flow_warp(reference, enlarge_flow(flow, self.scale) if smooth is None else smooth))
         seen.append(self.unwarped(reference, correspondence, lr.shape[-2:]))
         features = F.leaky_relu(self.offset_conv1(torch.cat(seen, 1)), 0.1)
         features = F.leaky_relu(self.offset_conv2(features), 0.1)
-        return F.leaky_relu(self.aggregate(reference, features, correspondence), 0.1)
-
-    def fine_flow(self, reference: Tensor, correspondence: Correspondence) -> Tensor:
-        """The flow at this scale, in its pixels: (B, H, W, 2)."""
-        flow = exact(correspondence.flow, reference)
-        if correspondence.smooth is None:
-            return enlarge_flow(flow, self.scale)
-        return interpolate_flow(exact(correspondence.smooth, reference), flow, self.scale)
+        return F.leaky_relu(self.aggregate(reference, features, correspondence, smooth), 0.1)
 
     def unwarped(self, reference: Tensor, correspondence: Correspondence, size: Sequence[int]) -> Tensor:
         """The reference features that eq. 15 also takes as they lie, in the size (H, W) of F_LR: zeros beyond them."""
@@ -73,12 +69,24 @@ class FAM(nn.Module):
             return fit(reference, size)
         return flow_warp(reference, enlarge_flow(exact(correspondence.still, reference), self.scale))
 
-    def aggregate(self, reference: Tensor, features: Tensor, correspondence: Correspondence) -> Tensor:
-        """Eq. 16 before its activation: F_Ref (B, t, Hr, Wr), features (B, t, H, W) for the offsets -> (B, t, H, W)."""
+    def aggregate(
+        self, reference: Tensor, features: Tensor, correspondence: Correspondence, smooth: Tensor | None = None
+    ) -> Tensor:
+        """Eq. 16 before its activation.
+
+        Args:
+            reference: F_Ref (B, t, Hr, Wr).
+            features: for the offsets, (B, t, H, W).
+            correspondence: of the LR grid.
+            smooth: the smooth flow at this scale, in its pixels, (B, H, W, 2); None: the flow is repeated.
+
+        Returns:
+            (B, t, H, W).
+        """
         offset, mask = self.learned_offset(features, correspondence.score)
         flow = exact(correspondence.flow, reference)
-        if correspondence.smooth is not None:
-            offset = following(offset, smooth_taps(flow, self.fine_flow(reference, correspondence), self.scale))
+        if smooth is not None:
+            offset = following(offset, smooth_taps(flow, smooth, self.scale))
         return deform_conv(
             reference,
             offset,
@@ -114,9 +122,9 @@ class FAM(nn.Module):
 
 
 def following(offset: Tensor, change: Tensor) -> Tensor:
-    """Offsets (B, groups*9*2, H, W) with the same change (B, 9*2, H, W) for every group."""
+    """Offsets (B, groups*9*2, H, W) and the same change (B, 9*2, H, W) for every group, in the change's precision."""
     groups = offset.shape[1] // change.shape[1]
-    return offset + repeat(change.to(offset.dtype), "b taps h w -> b (groups taps) h w", groups=groups)
+    return repeat(change, "b taps h w -> b (groups taps) h w", groups=groups).add_(offset)
 
 
 def exact(flow: Tensor, features: Tensor) -> Tensor:

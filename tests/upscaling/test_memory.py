@@ -88,7 +88,7 @@ def taken_and_told(model: Network, sizes: list[Size]) -> tuple[int, int]:
 @pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "single image"])
 def test_what_is_told_is_what_is_taken(small_model, kind):
-    """At most a fifth more, as the C library keeps more or less of it from run to run, and not under 0.4 of it.
+    """At most a tenth more, as the C library keeps more or less of it from run to run, and not under 0.4 of it.
 
     Networks of the usual sizes are nearer (docs/references.md).
 
@@ -100,7 +100,7 @@ def test_what_is_told_is_what_is_taken(small_model, kind):
     sizes = [(240, 320), (200, 180)] if model.max_references is None else []
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         taken, told = process.submit(taken_and_told, model.eval(), sizes).result()
-    assert 0.4 * told < taken < 1.2 * told, (kind, taken, told)
+    assert 0.4 * told < taken < 1.1 * told, (kind, taken, told)
 
 
 def test_what_a_process_holds_already_can_be_left_uncounted():
