@@ -60,9 +60,10 @@ class FRFSRConfig:
     score_input: bool = False  # TAAM also sees the score of eq. 6, so that it can distrust a match (not in the paper)
 
     # The image to which the network adds its residual
-    # bilinear: published; sife: SIFE's own (tiny); own: that of a single-image network beside SIFE, of SIFE's sizes, so
-    # that it can be trained on while the others keep the features that they know
+    # bilinear: published; sife: SIFE's own (tiny); own: that of a single-image network of SIFE's kind and widths beside
+    # it, so that it can be trained on while the others keep the features that they know
     base: Literal["bicubic", "bilinear", "sife", "own"] = "bicubic"
+    base_blocks: Depth | None = None  # of that network; None: sife_blocks
 
     # Feature reuse (eq. 3-4, 18): a second aggregation network that is fed F_rec of the first
     reuse: bool = False
@@ -70,10 +71,11 @@ class FRFSRConfig:
     def __post_init__(self):
         if self.base == "sife" and not self.sife:
             raise UserError("base: sife needs sife: true.")
-        if self.refine and self.match_padding != "same":
-            raise UserError("refine needs match_padding: same.")
-        if self.flow == "smooth" and self.match_padding != "same":
-            raise UserError("flow: smooth needs match_padding: same.")
+        if self.base_blocks is not None and self.base != "own":
+            raise UserError("base_blocks needs base: own.")
+        for name, chosen in (("refine", self.refine), ("flow: smooth", self.flow == "smooth")):
+            if chosen and self.match_padding != "same":
+                raise UserError(f"{name} needs match_padding: same.")
         for channels in self.texture_channels:
             require_divisible("every one of texture_channels", channels, "groups", self.groups)
 
@@ -97,7 +99,7 @@ class FRFSRConfig:
 
     @classmethod
     def tiny(cls, **changes: Any) -> "FRFSRConfig":
-        """For people without a GPU: under 2 M parameters, nothing pretrained is needed."""
+        """For people without a GPU: few parameters, nothing pretrained is needed."""
         sizes: dict[str, Any] = dict(
             encoder_channels=(16, 32, 64),
             texture_channels=(16, 32, 48),

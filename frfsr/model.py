@@ -1,6 +1,7 @@
 """FRFSR: `forward` is the paper's figure 1."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,9 +47,10 @@ class FRFSR(Network):
         self.encoder = TextureEncoder(config.encoder_channels)
         self.reference_encoder = None if config.shared_encoder else TextureEncoder(config.encoder_channels)
         self.pyramid = ReferencePyramid(config.texture_channels)
-        sizes = config.sife_features, config.sife_blocks, config.sife_growth
-        self.sife = SIFE(*sizes, image_head=config.base == "sife") if config.sife else None
-        self.base = SIFE(*sizes, image_head=True) if config.base == "own" else None
+        trunk = partial(SIFE, config.sife_features, growth=config.sife_growth)
+        self.sife = trunk(config.sife_blocks, image_head=config.base == "sife") if config.sife else None
+        own_blocks = config.sife_blocks if config.base_blocks is None else config.base_blocks
+        self.base = trunk(own_blocks, image_head=True) if config.base == "own" else None
         self.aggregation = aggregation(
             lambda reuse: MultiScaleAggregation(config, sife=config.sife, reuse=reuse), config.reuse
         )

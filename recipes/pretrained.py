@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from frfsr.checkpoints import find_weights, read_checkpoint
 from frfsr.convert import from_published
 from frfsr.errors import UserError
+from frfsr.features import SIFE
 from frfsr.published import ESRGAN_UPSAMPLING, TORCHVISION_VGG
 from frfsr.recipes.carry import below
 from frfsr.states import unwrap
@@ -138,12 +139,38 @@ def load_part(model: nn.Module, part: str, weights: str | list[str]) -> str:
     target = model if part == "all" else submodule(model, part)
     makes_image = getattr(target, "image_head", None) is not None
     states = [each.state if part == "all" else part_state(each.state, part, makes_image) for each in found]
+    if isinstance(target, SIFE):
+        states = [deepen(target, state) for state in states]
     for place, state in zip(places, states, strict=True):
         fit(target, state, part, place)
     if len(states) > 1:
         names = target.state_dict()
         target.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in names})
     return "+".join(each.sha256 for each in found)
+
+
+def deepen(trunk: SIFE, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Let a trunk with more blocks than its weights start by giving what they gave.
+
+    Args:
+        trunk: has initial weights.
+        state: of a trunk with as many blocks or fewer.
+
+    Returns:
+        The weights for all blocks: the added ones' dense blocks add nothing yet, so that each multiplies by 1.2, and
+        the convolution behind them divides by that.
+    """
+    given = {name.split(".")[1] for name in state if name.startswith("body.")}
+    if not given:
+        return state
+    added = {
+        name: torch.zeros_like(value) if ".conv5." in name else value
+        for name, value in trunk.state_dict().items()
+        if name.startswith("body.") and name.split(".")[1] not in given
+    }
+    blocks = len({name.split(".")[1] for name in added})
+    behind = {name: value / 1.2**blocks for name, value in state.items() if name == "conv_body.weight"}
+    return state | added | behind
 
 
 def fit(target: nn.Module, state: dict[str, Tensor], part: str, weights: str) -> None:

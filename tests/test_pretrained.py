@@ -90,6 +90,35 @@ def test_the_mean_of_several(tmp_path: Path):
         load_part(model, "sife", ["frfsr-tiny", "./nowhere"])
 
 
+def test_blocks_that_the_weights_lack_change_nothing_at_first(tmp_path: Path):
+    """The deeper trunk gives the same image, all its layers but those behind the new zeros can learn at once."""
+    shallow, deep = FRFSR(FRFSRConfig.tiny()).eval(), FRFSR(FRFSRConfig.tiny(sife_blocks=3)).eval()
+    torch.nn.init.normal_(shallow.sife.image_head[0].weight, std=0.02)
+    shallow.save_pretrained(tmp_path)
+    load_part(deep, "sife", str(tmp_path))
+    lr = torch.rand(1, 3, 9, 12)
+    torch.testing.assert_close(deep(lr).image, shallow(lr).image)
+    deep(lr).image.square().sum().backward()
+    assert all(layer.conv5.weight.grad.any() for block in deep.sife.body for layer in block.children())
+
+
+@pytest.mark.parametrize("lost", ["body.0.rdb2.conv5.weight", "conv_body.weight", "body.0."])
+def test_weights_with_a_hole_are_not_taken_for_a_shallower_trunk(lost, tmp_path: Path):
+    packaged = load_file(PACKAGED / "frfsr-tiny" / "model.safetensors")
+    file = tmp_path / "hole.safetensors"
+    save_file({name: value for name, value in packaged.items() if not name.startswith(f"base.{lost}")}, file)
+    with pytest.raises(UserError, match=f"lacks {lost}"):
+        load_part(FRFSR(FRFSRConfig.tiny(sife_blocks=2)), "sife", str(file))
+
+
+def test_a_deeper_base_network_alone():
+    model = FRFSR(FRFSRConfig.tiny(base="own", base_blocks=2))
+    assert (len(model.base.body), len(model.sife.body)) == (2, 1)
+    load_part(model, "base", "frfsr-tiny")
+    with pytest.raises(UserError, match="base_blocks needs base: own"):
+        FRFSRConfig.tiny(base_blocks=2)
+
+
 def test_another_network_than_vgg_is_a_user_error(paper, tmp_path: Path):
     file = tmp_path / "alexnet.safetensors"
     save_file({"features.0.weight": torch.zeros(64, 3, 11, 11), "features.3.weight": torch.zeros(192, 64, 5, 5)}, file)
