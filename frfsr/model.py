@@ -37,7 +37,7 @@ class FRFSR(Network):
 
     architecture, config_class = "frfsr", FRFSRConfig
     min_side = 3  # a patch
-    halo, tile_step = 24, 6  # the coarse branch of ESA looks far, every sixth LR pixel
+    halo, tile_step = 32, 6  # the coarse branch of ESA looks far, every sixth LR pixel
     searches = True
     refines = "base"
     memory_format = torch.channels_last  # several times faster than contiguous on CPU and on tensor cores
@@ -107,6 +107,10 @@ class FRFSR(Network):
         image = self.aggregation.reconstruct(features, textures)
         image, features = (result[..., : 4 * height, : 4 * width] for result in (image, features))
         return SRResult(image, features, relative(correspondence, atlas))
+
+    def context(self, tile: int) -> int:
+        """LR pixels around tiles of this side: more for the smallest, which lie wholly near the end of what is seen."""
+        return self.halo if tile >= 48 else self.halo + 8
 
     def encode_reference(self, reference: Tensor) -> ReferenceFeatures:
         """Image (B, 3, H, W), RGB in [0, 1] -> ReferenceFeatures. Borders are replicated to a multiple of 4."""

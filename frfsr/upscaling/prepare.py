@@ -168,7 +168,7 @@ class Preparation:
             return beside(self.options.tile)
         chosen = beside(BESIDE)
         for tile in (side for side in SIDES if side > BESIDE):
-            shown = SCALE * (tile + self.model.halo)
+            shown = SCALE * (tile + self.model.context(tile))
             if chosen[0] < shown or self.fitting.needed([], tile) > self.fitting.free:
                 break
             larger = beside(tile)
