@@ -22,7 +22,7 @@ GUARD = 16  # LR pixels of zeros around each reference: further than learned off
 NOWHERE = -(2.0**20)  # LR pixels: a displacement that leaves every map
 LUMA_BORDER = 32  # pixels of replicated luma around each reference: the refinement looks beyond the borders
 APART = 4  # LR pixels between neighbours whose matches are compared
-AROUND = 15  # LR pixels, side of the window in which agreeing neighbours are counted
+AROUND = 15  # LR pixels, side of the window in which these are counted
 
 Place = tuple[int, int]
 

@@ -11,6 +11,9 @@ from frfsr.kernels.deform import MatchPadding
 from frfsr.network import Correspondence
 from frfsr.pixels import luma
 
+DRIFT = 0.6  # LR pixels per pixel apart: more is not the same content, turned or at another scale
+NO_CHANGE = 0.05  # of a position's four votes
+
 
 def index_to_flow(index: Tensor, reference_width: int | Tensor) -> Tensor:
     """Eq. 8-9: patch numbers -> displacements.
@@ -125,18 +128,57 @@ def coherence(flow: Tensor, apart: int, around: int) -> Tensor:
     Returns:
         (B, h, w), 0 ... 1.
     """
-    agreeing, pairs = torch.zeros(2, *flow.shape[:3], device=flow.device)
-    for difference in drifts(flow, apart):
-        near = (difference.abs().amax(-1) <= 1).float()
-        height, width = near.shape[1:]
-        for rows, columns in (
-            (slice(height), slice(width)),
-            (slice(flow.shape[1] - height, None), slice(flow.shape[2] - width, None)),
-        ):
-            agreeing[:, rows, columns] += near
-            pairs[:, rows, columns] += 1
-    agreeing, pairs = (F.avg_pool2d(count, around, stride=1, padding=around // 2) for count in (agreeing, pairs))
+    right, below = (
+        torch.stack([(drift.abs().amax(-1) <= 1).float(), drift.new_ones(drift.shape[:-1])], dim=1)
+        for drift in drifts(flow, apart)
+    )
+    agreeing, pairs = around_each(flow, right, below, around).unbind(1)
     return agreeing / pairs.clamp(min=1e-6)
+
+
+def similarity(flow: Tensor, apart: int, around: int) -> Tensor:
+    """By which similarity the reference shows what the photo shows, turned and at another scale, as the matches tell.
+
+    Neighbours whose displacements are about the same, which may drift apart by the change of scale, vote around each
+    position; a few votes for no change keep it where there is little else.
+
+    Args:
+        flow: (B, h, w, 2) as (x, y).
+        apart: positions between neighbours.
+        around: odd, side of the window in which they vote.
+
+    Returns:
+        (B, h, w, 2) as (a, b): what lies (x, y) beside the position lies (a x - b y, b x + a y) beside its match.
+    """
+
+    def votes(drift: Tensor, along: Tensor, across: Tensor) -> Tensor:
+        near = (drift.abs().amax(-1) <= DRIFT * apart).float()
+        return torch.stack([near, near * along, near * across], dim=1)
+
+    right, below = drifts(flow, apart)
+    right, below = votes(right, right[..., 0], right[..., 1]), votes(below, below[..., 1], -below[..., 0])
+    count, along, across = around_each(flow, right, below, around).unbind(1)
+    return torch.stack([along, across], dim=-1) / (apart * (count + NO_CHANGE))[..., None] + flow.new_tensor([1, 0])
+
+
+def around_each(flow: Tensor, right: Tensor, below: Tensor, around: int) -> Tensor:
+    """Means over the window around each position of what pairs of neighbours have, which counts at both of them.
+
+    Args:
+        flow: (B, h, w, 2), whose positions they are.
+        right: (B, n, h, w - apart), of each position and the neighbour on the right.
+        below: (B, n, h - apart, w), of each position and the one below.
+        around: odd, side of the window.
+
+    Returns:
+        (B, n, h, w), means per position.
+    """
+    total = right.new_zeros(*right.shape[:2], *flow.shape[1:3])
+    for pairs in (right, below):
+        height, width = pairs.shape[2:]
+        total[..., :height, :width] += pairs
+        total[..., flow.shape[1] - height :, flow.shape[2] - width :] += pairs
+    return F.avg_pool2d(total, around, stride=1, padding=around // 2)
 
 
 def enlarge_flow(flow: Tensor, scale: int) -> Tensor:

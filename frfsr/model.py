@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frfsr.alignment import alignments, split_offsets
-from frfsr.atlas import Atlas, lay_out, match, relative
+from frfsr.atlas import APART, AROUND, Atlas, lay_out, match, relative
 from frfsr.config import FRFSRConfig
 from frfsr.errors import UserError
 from frfsr.features import SIFE, ReferencePyramid, TextureEncoder
 from frfsr.kernels import refine_flow
-from frfsr.matching import blurred_luma
+from frfsr.matching import blurred_luma, similarity
 from frfsr.network import Correspondence, Network, Rates, ReferenceFeatures, SRResult, enlarge
 from frfsr.pixels import pad_sides
 from frfsr.reuse import aggregation
@@ -98,7 +98,9 @@ class FRFSR(Network):
             found = match(self.encoder(upsampled), atlas, self.config.match_padding)
             flow = found.flow
             if atlas.luma is not None:
-                flow = refine_flow(flow, blurred_luma(upsampled), atlas.luma, self.config.refine)
+                flow = refine_flow(
+                    flow, blurred_luma(upsampled), atlas.luma, self.config.refine, similarity(flow, APART, AROUND)
+                )
             smooth = smooth_flow(flow) if self.config.flow == "smooth" else None
             # torch 2.11 compiles no _replace
             correspondence = Correspondence(found.score, flow, found.index, found.source, found.still, smooth)

@@ -7,15 +7,14 @@ from torch import Tensor
 
 from frfsr.kernels._constants import BLOCK, FLAT, MARGIN, PENALTY, SCALE
 
-QUERIES_AT_ONCE = 1024  # bounds the memory to some 10 MB
-ROWS_AT_ONCE = 256  # of the key whose blocks' deviations are computed in double precision
+QUERIES_AT_ONCE = 1024  # bounds the memory to some 40 MB
 
 
 def steps_within(radius: int, device: torch.device | str = "cpu") -> Tensor:
     """List the steps of a search, row by row.
 
     Args:
-        radius: of the search, in pixels of the key.
+        radius: of the search, in pixels.
         device: where the result lies.
 
     Returns:
@@ -45,31 +44,70 @@ def matched_positions(flow: Tensor, key: Tensor) -> Tensor:
     return (pixel_grid(flow) + flow + 0.5).floor().clamp(min=0).minimum(last)
 
 
-def refine_flow_cpu(flow: Tensor, query: Tensor, key: Tensor, radius: int) -> Tensor:
+def pixels_around(side: int, like: Tensor) -> Tensor:
+    """The pixels of a square, seen from its middle: (side, side, 2) as (x, y), in dtype and device of ``like``."""
+    span = torch.arange(side, device=like.device, dtype=like.dtype) - (side - 1) / 2
+    return torch.stack(torch.meshgrid(span, span, indexing="xy"), dim=-1)
+
+
+def transformed(step: Tensor, similarity: Tensor) -> Tensor:
+    """Where steps (..., 2) as (x, y) from a position lead from its match: (a x - b y, b x + a y); (a, b) (..., 2)."""
+    (x, y), (a, b) = step.unbind(-1), similarity.unbind(-1)
+    return torch.stack([a * x - b * y, b * x + a * y], dim=-1)
+
+
+def sampled(image: Tensor, places: Tensor) -> Tensor:
+    """The pixels of an image (H, W) nearest to places (..., 2) as (x, y), borders replicated: (...)."""
+    last = places.new_tensor([image.shape[1] - 1, image.shape[0] - 1])
+    columns, rows = (places + 0.5).floor().clamp(min=0).minimum(last).long().unbind(-1)
+    return image[rows, columns]
+
+
+def refine_flow_cpu(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor) -> Tensor:
     """Search by convolutions. Arguments and result as in :func:`frfsr.kernels.refine_flow`."""
     batch, height, width, _ = flow.shape
+    key = key.contiguous()
     blocks = blocks_of(query)
     positions = matched_positions(flow, key)
-    corners = SCALE * rearrange(positions, "b h w xy -> b (h w) xy").long()
-    key, deviation = searched(key, radius)
-    steps, side = steps_within(radius, flow.device), 2 * radius + 1
+    centres, similarities = (
+        rearrange(each, "b h w xy -> b xy (h w) 1 1") for each in (SCALE * positions + (SCALE - 1) / 2, similarity)
+    )
+    steps = steps_within(radius, flow.device)
     penalty = PENALTY * torch.linalg.vector_norm(steps.to(key.dtype), dim=1)
-    span = torch.arange(BLOCK + 2 * radius, device=flow.device)
     chosen = torch.empty(batch, height * width, 2, dtype=flow.dtype, device=flow.device)
     for b in range(batch):
         for first in range(0, height * width, QUERIES_AT_ONCE):
             part = slice(first, first + QUERIES_AT_ONCE)
             block = blocks[b, part]
-            columns, rows = (rearrange(corners[b, part], "n xy -> xy n 1") + span).unbind()
-            window = key[b, 0, rows[:, :, None], columns[:, None]]
-            window = window - window.mean((1, 2), keepdim=True)  # a block's sum is 0 only up to rounding
+            window = windows(key[b, 0], centres[b, :, part], similarities[b, :, part], BLOCK + 2 * radius)
+            window -= window.mean((1, 2), keepdim=True)  # a block's sum is 0 only up to rounding
             product = F.conv2d(window[None], block[:, None], groups=len(block))[0]
-            scale = deviation[b, 0, rows[:, :side, None], columns[:, None, :side]]
-            score = rearrange(product / scale, "n i j -> n (i j)")
+            score = rearrange(product / deviations(window), "n i j -> n (i j)")
             norm = block.square().mean((1, 2)).sqrt().clamp_min(FLAT)[:, None] * BLOCK**2
             chosen[b, part] = steps[(score / norm - penalty).argmax(1)].to(flow.dtype)
-    moved = rearrange(chosen, "b (h w) xy -> b h w xy", h=height) / SCALE
+    moved = transformed(rearrange(chosen, "b (h w) xy -> b h w xy", h=height), similarity) / SCALE
     return positions + moved - pixel_grid(flow)
+
+
+def windows(image: Tensor, centres: Tensor, similarities: Tensor, side: int) -> Tensor:
+    """`sampled` at `transformed` squares of image (H, W), axis by axis and in place: it is half of the time.
+
+    Args:
+        image: (H, W).
+        centres: (2, n, 1, 1), of the squares, as (x, y).
+        similarities: (2, n, 1, 1), theirs as (a, b).
+        side: of the squares.
+
+    Returns:
+        (n, side, side).
+    """
+    right, down = pixels_around(side, image).to(centres.dtype).unbind(-1)
+    right, down = right[:1], down[:, :1]
+    (x, y), (a, b) = centres, similarities
+    columns = ((x + 0.5 + a * right) - b * down).clamp_(0, image.shape[1] - 1).int()
+    rows = ((y + 0.5 + b * right) + a * down).clamp_(0, image.shape[0] - 1).int()
+    numbers = rows.mul_(image.shape[1]).add_(columns)
+    return image.reshape(-1).index_select(0, numbers.flatten()).reshape(numbers.shape)
 
 
 def blocks_of(query: Tensor) -> Tensor:
@@ -79,27 +117,16 @@ def blocks_of(query: Tensor) -> Tensor:
     return blocks.sub_(blocks.mean((2, 3), keepdim=True))
 
 
-def searched(key: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """The key (B, 1, H, W) with so much around it that every window is whole, and the deviation of each of its blocks.
-
-    Pixel 0 of the result is the corner of the first window; a block's deviation lies at its corner.
-    """
-    before, after = MARGIN + radius, BLOCK - MARGIN + radius
-    key = F.pad(key, (before, after, before, after), mode="replicate")
-    height, width = (side - BLOCK + 1 for side in key.shape[2:])
-    deviation = key.new_empty(*key.shape[:2], height, width)
-    for top in range(0, height, ROWS_AT_ONCE):
-        exact = key[:, :, top : top + ROWS_AT_ONCE + BLOCK - 1].double()  # the difference of two large numbers
-        variance = block_means(exact.square()) - block_means(exact).square()
-        deviation[:, :, top : top + ROWS_AT_ONCE] = variance.to(key.dtype).clamp_min(FLAT**2).sqrt()
-    return key, deviation
+def deviations(window: Tensor) -> Tensor:
+    """The deviation of every block of windows (n, side, side), at least `FLAT`: (n, side - 15, side - 15)."""
+    exact = window.double()  # the difference of two large numbers
+    side = window.shape[-1]
+    means = exact.new_ones(side - BLOCK + 1, side).triu_().tril_(BLOCK - 1) / BLOCK
+    variance = means @ exact.square() @ means.T - (means @ exact @ means.T).square()
+    return variance.to(window.dtype).clamp_min(FLAT**2).sqrt()
 
 
-def block_means(image: Tensor) -> Tensor:
-    """(B, 1, H, W) -> (B, 1, H - 15, W - 15): the mean of the block at each corner, down and then across."""
-    return F.avg_pool2d(F.avg_pool2d(image, (BLOCK, 1), 1), (1, BLOCK), 1)
-
-
-def refine_scratch(query: Tensor, key: Tensor, radius: int) -> tuple[Tensor, ...]:
+def refine_scratch(query: Tensor, radius: int) -> tuple[Tensor, ...]:
     """Make tensors like those that the search holds beside its arguments and result."""
-    return blocks_of(query), *searched(key, radius)
+    blocks = blocks_of(query)
+    return blocks, query.new_empty(min(QUERIES_AT_ONCE, blocks.shape[1]), 16, *[BLOCK + 2 * radius] * 2)

@@ -78,8 +78,9 @@ def deform_conv() -> tuple[torch.Tensor, ...]:
 def refine_flow() -> tuple[torch.Tensor, ...]:
     from frfsr.kernels._refine_triton import refine_flow_triton
 
-    shapes = (2, 3, 5, 2), (2, 1, 12, 20), (2, 1, 9, 7)
-    return (refine_flow_triton(*(gpu(*shape, dtype=torch.float32) for shape in shapes), 4),)
+    shapes = (2, 3, 5, 2), (2, 3, 5, 2), (2, 1, 12, 20), (2, 1, 9, 7)
+    flow, similarity, *images = (gpu(*shape, dtype=torch.float32) for shape in shapes)
+    return (refine_flow_triton(flow, *images, 4, similarity),)
 
 
 OPERATIONS = [match, warp, dynamic_filter, refine_flow, deform_conv]

@@ -43,16 +43,25 @@ def inputs(shape: tuple[int, ...], device: str = "cpu", reach: float = 0) -> tup
     return flow.to(device), query.to(device), key.to(device), radius
 
 
-def check(flow: Tensor, query: Tensor, key: Tensor, radius: int, function=refine_flow) -> None:
+def similarities(flow: Tensor) -> Tensor:
+    """Turns and scales in eighths, so that places between pixels are exact, and as near to two pixels, everywhere."""
+    generator = torch.Generator().manual_seed(7)
+    return torch.randint(-8, 9, flow.shape, generator=generator).to(flow) / 8 + flow.new_tensor([1, 0])
+
+
+def check(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor | None = None) -> None:
     """Each step is within the radius, from the right position, and as good as the best one."""
-    refined = function(flow, query, key, radius)
+    refined = refine_flow(flow, query, key, radius, similarity)
     assert refined.shape == flow.shape
     assert refined.dtype == torch.float32
     exact = [tensor.double().cpu() for tensor in (flow, query, key)]
-    scores, steps = step_scores(*exact, radius), steps_within(radius)
-    starts = refine_flow_reference(*exact, 0)
-    step = 4 * (refined.double().cpu() - starts)
-    assert torch.equal(step, step.round())
+    turn = exact[0].new_tensor([1, 0]).expand_as(flow) if similarity is None else similarity.double().cpu()
+    scores, steps = step_scores(*exact, radius, turn), steps_within(radius)
+    moved = 4 * (refined.double().cpu() - refine_flow_reference(*exact, 0))
+    back = torch.view_as_complex(moved) / torch.view_as_complex(turn.contiguous())
+    step = torch.view_as_real(torch.where(torch.view_as_complex(moved) == 0, 0, back))
+    torch.testing.assert_close(step, step.round(), rtol=0, atol=1e-9)
+    step = step.round()
     assert step.abs().max() <= radius
     number = ((step[..., 1] + radius) * (2 * radius + 1) + step[..., 0] + radius).long()
     assert torch.equal(steps[number].double(), step)
@@ -68,6 +77,12 @@ def test_regret(device: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", SHAPES[::2])
 def test_flow_between_pixels_and_beyond_the_key(device: str, shape: tuple[int, ...]) -> None:
     check(*inputs(shape, device, reach=9))
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:3])
+def test_regret_where_the_key_is_turned_and_scaled(device: str, shape: tuple[int, ...]) -> None:
+    flow, *rest = inputs(shape, device)
+    check(flow, *rest, similarities(flow))
 
 
 def test_flow_of_any_magnitude_stays_inside(device: str) -> None:
@@ -129,6 +144,19 @@ def test_a_known_shift_is_found(device: str, shift: tuple[int, int]) -> None:
     key = query.roll(shift, dims=(3, 2))
     flow = refine_flow(query.new_zeros(1, 5, 6, 2), query, key, radius=2)
     assert (flow[:, 2:-2, 2:-2] == flow.new_tensor(shift) / 4).all()
+
+
+def test_a_turned_and_enlarged_key_is_found(device: str) -> None:
+    """A quarter turn and twice the size: what lies (x, y) beside a place lies (-2y, 2x) beside its match."""
+    query = textures(1, 40, 48, seed=0)
+    key = query.repeat_interleave(2, 2).repeat_interleave(2, 3).rot90(-1, (2, 3)).contiguous()
+    row, column = torch.meshgrid(torch.arange(10), torch.arange(12), indexing="ij")
+    exact = torch.stack([key.shape[3] / 4 - 0.5 - 2 * (row + 0.5), 2 * column + 0.5], dim=-1)[None]
+    flow = exact - torch.stack([column, row], dim=-1)
+    near = (flow + torch.tensor([0.5, -0.5])).to(device)  # whole positions, half an LR pixel away
+    similarity = flow.new_tensor([0, 2]).expand_as(flow).to(device)
+    refined = refine_flow(near, query.to(device), key.to(device), 2, similarity)
+    torch.testing.assert_close(refined[:, 3:-3, 3:-3].cpu(), flow[:, 3:-3, 3:-3])
 
 
 def test_equals_its_definition_up_to_the_borders(device: str) -> None:
@@ -194,7 +222,7 @@ def test_compiles_without_spills(compile_kernel, target: str) -> None:
     compile_kernel(
         triton_refine.refine_kernel,
         target,
-        dict.fromkeys(("flow", "query", "key", "refined"), torch.float32),
+        dict.fromkeys(("flow", "query", "key", "similarity", "refined"), torch.float32),
         triton_refine.CONSTANTS,
         triton_refine.NUM_WARPS,
     )
