@@ -172,7 +172,9 @@ def test_equals_its_definition_up_to_the_borders(device: str) -> None:
 
 
 def test_operator_is_registered_correctly() -> None:
-    torch.library.opcheck(torch.ops.frfsr.refine_flow.default, inputs(SHAPES[1]))
+    arguments = inputs(SHAPES[1])
+    for given in (arguments, (*arguments, similarities(arguments[0]))):
+        torch.library.opcheck(torch.ops.frfsr.refine_flow.default, given)
 
 
 def test_works_under_compile_and_autocast(device: str) -> None:
@@ -207,6 +209,7 @@ def test_reference_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"key": torch.zeros(2, 1, 8, 8)}, "key"),
         ({"key": torch.zeros(1, 1, 0, 8)}, "key"),
         ({"radius": -1}, "radius"),
+        ({"similarity": torch.zeros(1, 3, 2, 2)}, "similarity"),
     ],
 )
 def test_misfits_are_refused(change: dict, message: str) -> None:
