@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from frfsr.degrade import SCALE
+from frfsr.errors import UserError
 from frfsr.imageio import Photo
 from frfsr.network import Network
 from frfsr.pixels import to_tensor
@@ -169,9 +170,12 @@ class Preparation:
         chosen = beside(BESIDE)
         for tile in (side for side in SIDES if side > BESIDE):
             shown = SCALE * (tile + self.model.context(tile))
-            if chosen[0] < shown or self.fitting.needed([], tile) > self.fitting.free:
+            if chosen[0] < shown:
                 break
-            larger = beside(tile)
+            try:
+                larger = beside(tile)
+            except UserError:  # such tiles leave no room for references
+                break
             if larger[0] < shown:
                 break
             chosen = larger

@@ -55,6 +55,22 @@ def test_with_memory_enough_references_are_taken_whole(small_model, photo, sharp
     np.testing.assert_array_equal(result.photo.pixels, to_pixels(whole[0]))
 
 
+def test_tiles_that_leave_no_room_for_references_are_not_taken(small_model, monkeypatch):
+    """Alone such a tile would fit."""
+
+    def needed(self, references, side):
+        return 200 * sum(height * width for height, width in references) + (
+            2 * self.free if references and side > 100 else 0
+        )
+
+    monkeypatch.setattr(fitting.Fitting, "needed", needed)
+    room = fitting.Fitting(small_model, small_model, (750, 1000), free=10**9, writing=0)
+    preparation = prepare.Preparation(small_model, Options(), [], prepare.EncodedReferences(), room)
+    side, factor = preparation.divided([(3000, 4000)], [View(0, size=(4000, 3000))])
+    assert side > 4 * (96 + small_model.context(96))  # enough for tiles of 96
+    assert 0.3 < factor < 0.7
+
+
 @pytest.mark.parametrize("zoom", [1.0, 0.77])
 @torch.inference_mode()
 def test_what_a_tile_takes_does_not_depend_on_the_tiles_before(small_model, photo, sharp, zoom):
