@@ -98,9 +98,7 @@ def _(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor 
 
 
 @_refine_flow.register_scratch
-def _(
-    flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor | None = None
-) -> tuple[Tensor, ...]:
+def _(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor | None = None) -> tuple[Tensor, ...]:
     return refine_scratch(query, radius)
 
 
