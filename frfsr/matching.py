@@ -140,7 +140,8 @@ def similarity(flow: Tensor, apart: int, around: int) -> Tensor:
     """By which similarity the reference shows what the photo shows, turned and at another scale, as the matches tell.
 
     Neighbours whose displacements are about the same, which may drift apart by the change of scale, vote around each
-    position; a few votes for no change keep it where there is little else.
+    position; a few votes for no change keep it where there is little else. In 64ths: so places are exact, and the same
+    wherever on a map the reference lies.
 
     Args:
         flow: (B, h, w, 2) as (x, y).
@@ -158,7 +159,8 @@ def similarity(flow: Tensor, apart: int, around: int) -> Tensor:
     right, below = drifts(flow, apart)
     right, below = votes(right, right[..., 0], right[..., 1]), votes(below, below[..., 1], -below[..., 0])
     count, along, across = around_each(flow, right, below, around).unbind(1)
-    return torch.stack([along, across], dim=-1) / (apart * (count + NO_CHANGE))[..., None] + flow.new_tensor([1, 0])
+    change = torch.stack([along, across], dim=-1) / (apart * (count + NO_CHANGE))[..., None]
+    return (change * 64).round() / 64 + flow.new_tensor([1, 0])
 
 
 def around_each(flow: Tensor, right: Tensor, below: Tensor, around: int) -> Tensor:

@@ -110,10 +110,6 @@ class FRFSR(Network):
         image, features = (result[..., : 4 * height, : 4 * width] for result in (image, features))
         return SRResult(image, features, relative(correspondence, atlas))
 
-    def context(self, tile: int) -> int:
-        """LR pixels around tiles of this side: more for the smallest, which lie wholly near the end of what is seen."""
-        return self.halo if tile >= 48 else self.halo + 8
-
     def encode_reference(self, reference: Tensor) -> ReferenceFeatures:
         """Image (B, 3, H, W), RGB in [0, 1] -> ReferenceFeatures. Borders are replicated to a multiple of 4."""
         reference = pad_sides(reference, 12, 4).contiguous(memory_format=self.memory_format)

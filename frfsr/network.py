@@ -96,7 +96,7 @@ class Network(StoredModule):
         min_side: smallest side of the LR image that it computes with; `forward` replicates borders and crops, so that
             callers need not care.
         side_multiple: LR sides are padded likewise to a multiple of this.
-        halo: LR pixels around a tile that its result depends on; see `context`.
+        halo: LR pixels around a tile that its result depends on.
         tile_step: tiles begin at multiples of this many LR pixels, where the network counts in steps of its own.
         max_references: how many references it can use: None for any number, 1 where it cannot search several, 0 for
             single-image networks.
@@ -127,10 +127,6 @@ class Network(StoredModule):
     def needs(cls) -> Needs:
         """What it super-resolves with."""
         return {None: Needs.REFERENCES, 0: Needs.NO_REFERENCE}.get(cls.max_references, Needs.REFERENCE)
-
-    def context(self, tile: int) -> int:
-        """LR pixels that tiles of this side (LR pixels) see around them: `halo`, or what a network asks for instead."""
-        return self.halo
 
     @abstractmethod
     def encode_reference(self, reference: Tensor) -> Any:

@@ -88,7 +88,7 @@ class Fitting:
 
     def seen(self, side: int) -> list[int]:
         """Height and width of what a tile of this side sees, at most."""
-        around = 2 * self.model.context(side) + self.model.tile_step - 1
+        around = 2 * self.model.halo + self.model.tile_step - 1
         return [min(length, side + around) for length in self.size]
 
     def fits(self, references: Sequence[Size], side: int) -> bool:

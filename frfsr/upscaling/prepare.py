@@ -169,7 +169,7 @@ class Preparation:
             return beside(self.options.tile)
         chosen = beside(BESIDE)
         for tile in (side for side in SIDES if side > BESIDE):
-            shown = SCALE * (tile + self.model.context(tile))
+            shown = SCALE * (tile + self.model.halo)
             if chosen[0] < shown:
                 break
             try:

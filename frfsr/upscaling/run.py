@@ -232,8 +232,7 @@ class Run:
     def spans(self, lr: Tensor) -> tuple[list[Span], list[Span]]:
         """Rows and columns of tiles."""
         model = self.model
-        around = model.context(self.tile)
-        rows, columns = (spans(side, self.tile, around, model.tile_step) for side in lr.shape[-2:])
+        rows, columns = (spans(side, self.tile, model.halo, model.tile_step) for side in lr.shape[-2:])
         return rows, columns
 
     def super_resolve(self, lr: Tensor, encoded: Any, upsampled: Tensor | None) -> SRResult:

@@ -145,7 +145,7 @@ ERRORS = [
 def test_out_of_memory_makes_smaller_tiles_and_says_so_once(small_model, monkeypatch, error):
     photo = Photo(np.random.default_rng(0).integers(0, 256, (9, 130, 3), np.uint8))
     expected = upscale_photo(photo, [photo], small_model, Options(tile=32))
-    seen = 31 + 2 * small_model.context(32) + small_model.tile_step
+    seen = 31 + 2 * small_model.halo + small_model.tile_step
     monkeypatch.setattr(small_model, "forward", Crowded(small_model, seen, error))
     result = upscale_photo(photo, [photo], small_model, Options(tile=130))
     np.testing.assert_array_equal(result.photo.pixels, expected.photo.pixels)

@@ -67,7 +67,7 @@ def test_tiles_that_leave_no_room_for_references_are_not_taken(small_model, monk
     room = fitting.Fitting(small_model, small_model, (750, 1000), free=10**9, writing=0)
     preparation = prepare.Preparation(small_model, Options(), [], prepare.EncodedReferences(), room)
     side, factor = preparation.divided([(3000, 4000)], [View(0, size=(4000, 3000))])
-    assert side > 4 * (96 + small_model.context(96))  # enough for tiles of 96
+    assert side > 4 * (96 + small_model.halo)  # enough for tiles of 96
     assert 0.3 < factor < 0.7
 
 
