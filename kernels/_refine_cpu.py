@@ -101,8 +101,8 @@ def windows(image: Tensor, centres: Tensor, similarities: Tensor, side: int) -> 
     Returns:
         (n, side, side).
     """
-    right, down = pixels_around(side, image).to(centres.dtype).unbind(-1)
-    right, down = right[:1], down[:, :1]
+    right = pixels_around(side, centres)[0, :, 0]
+    down = right[:, None]
     (x, y), (a, b) = centres, similarities
     columns = ((x + 0.5 + a * right) - b * down).clamp_(0, image.shape[1] - 1).int()
     rows = ((y + 0.5 + b * right) + a * down).clamp_(0, image.shape[0] - 1).int()

@@ -112,12 +112,12 @@ class Fitting:
             UserError: hardly anything would be left of them.
         """
         area = min(1.0, LARGEST_REFERENCES / sum(map(prod, references)))
+        smallest = [(64, 64)] * len(references)
         side = min(side, max(self.size))
         while not self.fits(scaled(references, area**0.5), side):
             alone, together = self.needed([], side), self.needed(scaled(references, area**0.5), side)
             area *= min(0.9, 0.98 * max(0, self.free - alone) / max(1, together - alone))
-            if area * max(map(prod, references)) < SMALLEST_REFERENCE:
-                smallest = [(64, 64)] * len(references)
+            if area * max(map(prod, references)) < SMALLEST_REFERENCE or self.needed(smallest, side) > self.free:
                 raise self.refusal(self.needed(smallest, side), "a tile with the references")
         return area**0.5
 
