@@ -80,7 +80,7 @@ class Rates:
     Attributes:
         main: of all that has no rate of its own.
         offset: of the convolutions that predict offsets, at the large, medium and small scale.
-        parts: of named parts, for example {"sife": 1e-5}.
+        parts: of named parts, for example {"sife": 1e-5}; of one within another ("sife.body.1") its own.
     """
 
     main: float
@@ -170,7 +170,7 @@ class Network(StoredModule):
         members: dict[str | None, list[nn.Parameter]] = {part: [] for part in groups}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                part = next((part for part in rates.parts if f"{name}.".startswith(f"{part}.")), None)
+                part = max((part for part in rates.parts if f"{name}.".startswith(f"{part}.")), key=len, default=None)
                 members[part].append(parameter)
         return [group(members[part], rate) for part, rate in groups.items()]
 

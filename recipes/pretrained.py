@@ -200,7 +200,7 @@ def submodule(model: nn.Module, part: str) -> nn.Module:
 
     Args:
         model: has it.
-        part: its name.
+        part: its name, or that of a part of it, as sife.body.
 
     Returns:
         The part.
@@ -208,7 +208,7 @@ def submodule(model: nn.Module, part: str) -> nn.Module:
     Raises:
         UserError: there is none; it names those that it has.
     """
-    parts = dict(model.named_children())
-    if part not in parts:
-        raise UserError(f"the model has no part {part!r}; it has {', '.join(parts)}.")
+    parts = dict(model.named_modules())
+    if not part or part not in parts:
+        raise UserError(f"the model has no part {part!r}; it has {', '.join(dict(model.named_children()))}.")
     return parts[part]

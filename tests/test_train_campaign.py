@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 import frfsr.recipes.train as recipe
 import frfsr.recipes.train_matching as matching_recipe
-from frfsr import FRFSR
+from frfsr import FRFSR, FRFSRConfig
+from frfsr.network import Rates
 from frfsr.recipes.config import TrainingConfig
 from frfsr.recipes.loop import Loop
 from frfsr.recipes.optim import rate_factor
@@ -150,6 +151,23 @@ def test_a_part_has_a_rate_of_its_own(train, tmp_path):
     change = {name: (after[name] - before[name]).abs().max().item() for name in after}
     assert change["aggregation.tail.2.bias"] == pytest.approx(1e-3, rel=0.01)
     assert 0 <= max(value for name, value in change.items() if name.startswith("sife.")) < 2e-6
+
+
+def test_of_two_rates_that_of_the_inner_part_holds():
+    model = FRFSR(FRFSRConfig.tiny(sife_blocks=2))
+    for parts in ({"sife": 1e-5, "sife.body.1": 1e-3}, {"sife.body.1": 1e-3, "sife": 1e-5}):
+        groups = model.parameter_groups(Rates(1e-4, parts=parts))
+        rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+        rate = {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
+        assert {rate[name] for name in rate if name.startswith("sife.body.1.")} == {1e-3}
+        assert {rate[name] for name in rate if name.startswith("sife.body.0.")} == {1e-5}
+        assert rate["aggregation.head.weight"] == 1e-4
+
+
+def test_what_the_model_lacks_has_no_rate(train, tmp_path, capsys):
+    for name in ("sife.body.7", "bodys", ""):
+        assert train(tmp_path / "run", "steps=1", f"rates={{'{name}': 1e-6}}") == 2
+        assert f"the model has no part '{name}'; it has encoder, " in capsys.readouterr().err
 
 
 def test_the_matching_recipe_pauses_too(training_pairs, small_training, tmp_path):
