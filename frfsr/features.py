@@ -94,12 +94,19 @@ class SIFE(nn.Module):
     """Single image feature embedding, eq. 14: ESRGAN's RRDB network without its upsampling.
 
     LR image (B, 3, h, w), RGB in [0, 1] -> features (B, features, h, w), the trunk's residual sum. With `image_head`
-    the network also has a convolution and a x4 pixel shuffle of its own, by which it super-resolves alone.
+    the network also has a convolution and a x4 pixel shuffle of its own, by which it super-resolves alone. One that is
+    `fed` also sees what another of its kind made of the image.
     """
 
-    def __init__(self, features: int = 64, blocks: int = 23, growth: int = 32, image_head: bool = False):
+    def __init__(
+        self, features: int = 64, blocks: int = 23, growth: int = 32, image_head: bool = False, fed: bool = False
+    ):
         super().__init__()
         self.conv_first = nn.Conv2d(3, features, 3, padding=1)
+        self.conv_fed = None
+        if fed:
+            self.conv_fed = nn.Conv2d(features, features, 3, padding=1)
+            start_at_zero(self.conv_fed)
         self.body = nn.Sequential(*(RRDB(features, growth) for _ in range(blocks)))
         self.conv_body = nn.Conv2d(features, features, 3, padding=1)
         self.image_head = None
@@ -108,9 +115,11 @@ class SIFE(nn.Module):
             start_at_zero(head)  # training starts at the bicubic image
             self.image_head = nn.Sequential(head, Rearrange("b (c i j) h w -> b c (h i) (w j)", i=4, j=4))
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """Embed the LR image."""
+    def forward(self, lr: Tensor, others: Tensor | None = None) -> Tensor:
+        """Embed the LR image; `others` are the features (B, features, h, w) that the network is fed."""
         shallow = self.conv_first(lr)
+        if self.conv_fed is not None:
+            shallow = shallow + self.conv_fed(others)
         return shallow + self.conv_body(self.body(shallow))
 
     def image(self, features: Tensor, upsampled: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class FRFSR(Network):
         trunk = partial(SIFE, config.sife_features, growth=config.sife_growth)
         self.sife = trunk(config.sife_blocks, image_head=config.base == "sife") if config.sife else None
         own_blocks = config.sife_blocks if config.base_blocks is None else config.base_blocks
-        self.base = trunk(own_blocks, image_head=True) if config.base == "own" else None
+        self.base = trunk(own_blocks, image_head=True, fed=config.base_fed) if config.base == "own" else None
         self.aggregation = aggregation(
             lambda reuse: MultiScaleAggregation(config, sife=config.sife, reuse=reuse), config.reuse
         )
@@ -124,7 +124,7 @@ class FRFSR(Network):
         if base is not None:
             return sife, base
         if self.base is not None:
-            return sife, self.base.image(self.base(lr), upsampled)
+            return sife, self.base.image(self.base(lr, sife), upsampled)
         if self.sife is not None and sife is not None and self.config.base == "sife":
             return sife, self.sife.image(sife, upsampled)
         if self.config.base == "bilinear":

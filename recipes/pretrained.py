@@ -139,8 +139,7 @@ def load_part(model: nn.Module, part: str, weights: str | list[str]) -> str:
     target = model if part == "all" else submodule(model, part)
     makes_image = getattr(target, "image_head", None) is not None
     states = [each.state if part == "all" else part_state(each.state, part, makes_image) for each in found]
-    if isinstance(target, SIFE):
-        states = [deepen(target, state) for state in states]
+    states = [grown(target, state) for state in states]
     for place, state in zip(places, states, strict=True):
         fit(target, state, part, place)
     if len(states) > 1:
@@ -149,16 +148,29 @@ def load_part(model: nn.Module, part: str, weights: str | list[str]) -> str:
     return "+".join(each.sha256 for each in found)
 
 
-def deepen(trunk: SIFE, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Let a trunk with more blocks than its weights start by giving what they gave.
+def grown(target: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Let trunks that are larger than their weights start by giving what these gave.
 
     Args:
-        trunk: has initial weights.
-        state: of a trunk with as many blocks or fewer.
+        target: a SIFE or a network with some, with initial weights.
+        state: of it, or of one whose trunks have fewer blocks or are fed nothing.
 
     Returns:
-        The weights for all blocks: the added ones' dense blocks add nothing yet, so that each multiplies by 1.2, and
-        the convolution behind them divides by that.
+        The weights for all of it.
+    """
+    for name, trunk in target.named_modules():
+        if isinstance(trunk, SIFE):
+            prefix = f"{name}." if name else ""
+            whole = grown_trunk(trunk, below(state, prefix))
+            state = state | {prefix + inner: value for inner, value in whole.items()}
+    return state
+
+
+def grown_trunk(trunk: SIFE, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights for all blocks of a trunk; see `grown`.
+
+    The added ones' dense blocks add nothing yet, so that each multiplies by 1.2, and the convolution behind them
+    divides by that. What feeds the trunk adds nothing yet either.
     """
     given = {name.split(".")[1] for name in state if name.startswith("body.")}
     if not given:
@@ -170,6 +182,8 @@ def deepen(trunk: SIFE, state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
     blocks = len({name.split(".")[1] for name in added})
     behind = {name: value / 1.2**blocks for name, value in state.items() if name == "conv_body.weight"}
+    if trunk.conv_fed is not None and not below(state, "conv_fed."):
+        added |= {f"conv_fed.{name}": torch.zeros_like(value) for name, value in trunk.conv_fed.state_dict().items()}
     return state | added | behind
 
 

@@ -97,9 +97,9 @@ def build_network(values: Mapping[str, Any]) -> Network:
 def initialise(model: Network, config: TrainingConfig) -> dict[str, str]:
     """Copy the parts named in `config.init`, and freeze what the stage does not train and `config.frozen`.
 
-    Stage sife trains SIFE alone; rec all but texture encoders, as an argmax has no gradient; all the last box alone, so
-    that the first network of feature reuse gives the F_rec that it was trained for. What a network itself has frozen
-    stays so.
+    Stage sife trains SIFE alone, or the base network where the model has one beside it; rec all but texture encoders,
+    as an argmax has no gradient; all the last box alone, so that the first network of feature reuse gives the F_rec
+    that it was trained for. What a network itself has frozen stays so.
 
     Args:
         model: gets the weights.
@@ -116,11 +116,12 @@ def initialise(model: Network, config: TrainingConfig) -> dict[str, str]:
         if isinstance(part, FeatureReuse):
             part.fresh = config.fresh
     sources = {part: load_part(model, part, weights) for part, weights in config.init.items()}
-    if config.stage == "sife" and getattr(model.config, "base", None) != "sife":
-        raise UserError("stage sife needs model.base=sife: without it SIFE makes no image to train on.")
+    if config.stage == "sife" and getattr(model.config, "base", None) not in ("sife", "own"):
+        raise UserError("stage sife needs model.base=sife or own: without it SIFE makes no image to train on.")
     if config.stage == "all" and not config.init:
         raise UserError("stage all continues the rec stage: give init={all: WEIGHTS}, for example its RUN/weights.")
-    trained = {"sife": parts.get("sife"), "rec": model, "all": parts.get("aggregation", model)}[config.stage]
+    single = parts.get("base", parts.get("sife"))
+    trained = {"sife": single, "rec": model, "all": parts.get("aggregation", model)}[config.stage]
     kept = {id(parameter) for parameter in trained.parameters()}
     encoders = [part for part in parts.values() if isinstance(part, TextureEncoder)]
     frozen = [*encoders, *(submodule(model, name) for name in config.frozen)]

@@ -119,6 +119,32 @@ def test_a_deeper_base_network_alone():
         FRFSRConfig.tiny(base_blocks=2)
 
 
+@pytest.mark.parametrize("part", ["all", "base"])
+def test_a_base_network_that_is_fed_changes_nothing_at_first(part, tmp_path: Path):
+    plain, fed = (FRFSR(FRFSRConfig.tiny(base="own", base_fed=fed)).eval() for fed in (False, True))
+    torch.nn.init.normal_(plain.base.image_head[0].weight, std=0.02)
+    plain.save_pretrained(tmp_path)
+    load_part(fed, part, str(tmp_path))
+    lr = torch.rand(1, 3, 9, 12)
+    torch.testing.assert_close(fed(lr).image, plain(lr).image)
+    fed(lr).image.square().sum().backward()
+    assert fed.base.conv_fed.weight.grad.any()
+    torch.nn.init.normal_(fed.base.conv_fed.weight, std=0.02)
+    fed.save_pretrained(tmp_path / "fed")
+    again = FRFSR(fed.config).eval()
+    load_part(again, "all", str(tmp_path / "fed"))
+    torch.testing.assert_close(again(lr).image, fed(lr).image)
+    again.sife.conv_body.weight.data.zero_()
+    assert not torch.allclose(again(lr).image, fed(lr).image)
+
+
+def test_only_a_base_network_beside_sife_can_be_fed():
+    with pytest.raises(UserError, match="base_fed: true needs base: own"):
+        FRFSRConfig.tiny(base_fed=True)
+    with pytest.raises(UserError, match="base_fed: true needs sife: true"):
+        FRFSRConfig.tiny(base="own", base_fed=True, sife=False)
+
+
 def test_another_network_than_vgg_is_a_user_error(paper, tmp_path: Path):
     file = tmp_path / "alexnet.safetensors"
     save_file({"features.0.weight": torch.zeros(64, 3, 11, 11), "features.3.weight": torch.zeros(192, 64, 5, 5)}, file)

@@ -146,6 +146,15 @@ def test_sife_and_rec(student, sife, rec):
             assert torch.equal(value, single[name]), name
 
 
+def test_sife_trains_a_base_network_beside_what_feeds_it(run, sife, tmp_path):
+    settings = ["model.base=own", "model.base_fed=true", f"init={{sife: {sife / 'weights'}}}", "crop=32", "steps=3"]
+    assert run(recipe, "tiny_sife.yaml", tmp_path / "fed", *settings) == 0
+    assert_trained(tmp_path / "fed", "l1", 3)
+    feeding, trained = weights(sife), weights(tmp_path / "fed")
+    assert trained["base.conv_fed.weight"].any()
+    assert all(torch.equal(value, feeding[name]) for name, value in trained.items() if name.startswith("sife."))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("reuse", "critic"), [(True, "wgan"), (False, "published")])
 def test_all_losses(run, rec, vgg16, tmp_path, reuse, critic):
