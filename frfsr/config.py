@@ -63,7 +63,6 @@ class FRFSRConfig:
     # bilinear: published; sife: SIFE's own (tiny); own: that of a single-image network of SIFE's kind and widths beside
     # it, so that it can be trained on while the others keep the features that they know
     base: Literal["bicubic", "bilinear", "sife", "own"] = "bicubic"
-    base_blocks: Depth | None = None  # of that network; None: sife_blocks
     base_fed: bool = False  # that network also sees F_sife, and so is twice as deep for one convolution more
 
     # Feature reuse (eq. 3-4, 18): a second aggregation network that is fed F_rec of the first
@@ -72,11 +71,8 @@ class FRFSRConfig:
     def __post_init__(self):
         if self.base == "sife" and not self.sife:
             raise UserError("base: sife needs sife: true.")
-        for name, chosen in (("base_blocks", self.base_blocks is not None), ("base_fed: true", self.base_fed)):
-            if chosen and self.base != "own":
-                raise UserError(f"{name} needs base: own.")
-        if self.base_fed and not self.sife:
-            raise UserError("base_fed: true needs sife: true.")
+        if self.base_fed and (self.base != "own" or not self.sife):
+            raise UserError("base_fed: true needs base: own and sife: true.")
         for name, chosen in (("refine", self.refine), ("flow: smooth", self.flow == "smooth")):
             if chosen and self.match_padding != "same":
                 raise UserError(f"{name} needs match_padding: same.")

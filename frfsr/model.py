@@ -47,10 +47,9 @@ class FRFSR(Network):
         self.encoder = TextureEncoder(config.encoder_channels)
         self.reference_encoder = None if config.shared_encoder else TextureEncoder(config.encoder_channels)
         self.pyramid = ReferencePyramid(config.texture_channels)
-        trunk = partial(SIFE, config.sife_features, growth=config.sife_growth)
-        self.sife = trunk(config.sife_blocks, image_head=config.base == "sife") if config.sife else None
-        own_blocks = config.sife_blocks if config.base_blocks is None else config.base_blocks
-        self.base = trunk(own_blocks, image_head=True, fed=config.base_fed) if config.base == "own" else None
+        trunk = partial(SIFE, config.sife_features, config.sife_blocks, config.sife_growth)
+        self.sife = trunk(image_head=config.base == "sife") if config.sife else None
+        self.base = trunk(image_head=True, fed=config.base_fed) if config.base == "own" else None
         self.aggregation = aggregation(
             lambda reuse: MultiScaleAggregation(config, sife=config.sife, reuse=reuse), config.reuse
         )

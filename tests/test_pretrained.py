@@ -111,14 +111,6 @@ def test_weights_with_a_hole_are_not_taken_for_a_shallower_trunk(lost, tmp_path:
         load_part(FRFSR(FRFSRConfig.tiny(sife_blocks=2)), "sife", str(file))
 
 
-def test_a_deeper_base_network_alone():
-    model = FRFSR(FRFSRConfig.tiny(base="own", base_blocks=2))
-    assert (len(model.base.body), len(model.sife.body)) == (2, 1)
-    load_part(model, "base", "frfsr-tiny")
-    with pytest.raises(UserError, match="base_blocks needs base: own"):
-        FRFSRConfig.tiny(base_blocks=2)
-
-
 @pytest.mark.parametrize("part", ["all", "base"])
 def test_a_base_network_that_is_fed_changes_nothing_at_first(part, tmp_path: Path):
     plain, fed = (FRFSR(FRFSRConfig.tiny(base="own", base_fed=fed)).eval() for fed in (False, True))
@@ -138,11 +130,10 @@ def test_a_base_network_that_is_fed_changes_nothing_at_first(part, tmp_path: Pat
     assert not torch.allclose(again(lr).image, fed(lr).image)
 
 
-def test_only_a_base_network_beside_sife_can_be_fed():
-    with pytest.raises(UserError, match="base_fed: true needs base: own"):
-        FRFSRConfig.tiny(base_fed=True)
-    with pytest.raises(UserError, match="base_fed: true needs sife: true"):
-        FRFSRConfig.tiny(base="own", base_fed=True, sife=False)
+@pytest.mark.parametrize("changes", [{}, {"base": "own", "sife": False}])
+def test_only_a_base_network_beside_sife_can_be_fed(changes):
+    with pytest.raises(UserError, match="base_fed: true needs base: own and sife: true"):
+        FRFSRConfig.tiny(base_fed=True, **changes)
 
 
 def test_another_network_than_vgg_is_a_user_error(paper, tmp_path: Path):
