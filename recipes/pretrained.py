@@ -205,8 +205,10 @@ def fit(target: nn.Module, state: dict[str, Tensor], part: str, weights: str) ->
         raise UserError(f"init: {part} of {weights} has other sizes than this model's {part}.") from error
     if missing:
         raise UserError(f"init: {weights} lacks {', '.join(missing[:3])} of {part}.")
-    if surplus and part == "all":
-        raise UserError(f"init: the model has no place for {', '.join(surplus[:3])} of {weights}.")
+    surplus = [name for name in surplus if part == "all" or not name.startswith("image_head.")]
+    if surplus:
+        place = "the model" if part == "all" else f"the model's {part}"
+        raise UserError(f"init: {place} has no place for {', '.join(surplus[:3])} of {weights}.")
 
 
 def submodule(model: nn.Module, part: str) -> nn.Module:

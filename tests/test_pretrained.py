@@ -7,6 +7,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
@@ -15,6 +16,9 @@ from frfsr.checkpoints import PACKAGED
 from frfsr.errors import UserError
 from frfsr.recipes import pretrained
 from frfsr.recipes.pretrained import load_part, read
+from frfsr.recipes.setup import build_network
+
+RECIPES = sorted(Path(pretrained.__file__).parent.glob("*.yaml"))
 
 
 @pytest.fixture
@@ -77,17 +81,17 @@ def test_packaged_name():
 
 
 def test_the_mean_of_several(tmp_path: Path):
-    packaged = load_file(PACKAGED / "frfsr-tiny" / "model.safetensors")
+    packaged = load_file(PACKAGED / "frfsr-tiny-real" / "model.safetensors")
     file = tmp_path / "changed.safetensors"
     save_file({name: value + 1 for name, value in packaged.items()}, file)
     model = FRFSR(FRFSRConfig.tiny())
-    sources = load_part(model, "sife", ["frfsr-tiny", str(file)])
+    sources = load_part(model, "sife", ["frfsr-tiny-real", str(file)])
     assert sources.split("+")[1] == hashlib.sha256(file.read_bytes()).hexdigest()
-    torch.testing.assert_close(model.sife.conv_first.weight, packaged["base.conv_first.weight"] + 0.5)
+    torch.testing.assert_close(model.sife.conv_first.weight, packaged["sife.conv_first.weight"] + 0.5)
     with pytest.raises(UserError, match="init sife: the list of weights is empty"):
         load_part(model, "sife", [])
     with pytest.raises(UserError, match="nowhere"):
-        load_part(model, "sife", ["frfsr-tiny", "./nowhere"])
+        load_part(model, "sife", ["frfsr-tiny-real", "./nowhere"])
 
 
 def test_blocks_that_the_weights_lack_change_nothing_at_first(tmp_path: Path):
@@ -134,6 +138,23 @@ def test_a_base_network_that_is_fed_changes_nothing_at_first(part, tmp_path: Pat
 def test_only_a_base_network_beside_sife_can_be_fed(changes):
     with pytest.raises(UserError, match="base_fed: true needs base: own and sife: true"):
         FRFSRConfig.tiny(base_fed=True, **changes)
+
+
+def test_weights_of_a_network_that_was_fed_do_not_pass_for_one_that_is_not():
+    alone, beside = FRFSR(FRFSRConfig.tiny()), FRFSR(FRFSRConfig.tiny(base="own"))
+    with pytest.raises(UserError, match="init: the model's sife has no place for conv_fed"):
+        load_part(alone, "sife", "frfsr-tiny")
+    with pytest.raises(UserError, match="init: the model has no place for base.conv_fed"):
+        load_part(beside, "all", "frfsr-tiny")
+
+
+@pytest.mark.parametrize("recipe", [recipe.stem for recipe in RECIPES if ": frfsr-tiny" in recipe.read_text()])
+def test_a_recipe_that_starts_from_packaged_weights_fits_those_of_today(recipe):
+    settings = yaml.safe_load(Path(pretrained.__file__).with_name(f"{recipe}.yaml").read_text())
+    model = build_network(settings["model"])
+    for part, weights in settings["init"].items():
+        if weights.startswith("frfsr-tiny"):
+            load_part(model, part, weights)
 
 
 def test_another_network_than_vgg_is_a_user_error(paper, tmp_path: Path):
