@@ -100,7 +100,10 @@ def test_two_processes_train_as_one(settings, config, vgg16, tmp_path, stage):
     assert len(names) == {"rec": 1, "all": 2}[stage]  # the network, and the critic
     for name in names:
         one, two = (load_file(tmp_path / processes / "checkpoints" / "0000003" / name) for processes in ("1", "2"))
-        assert max((one[name] - two[name]).abs().max() for name in one) < 2e-5
+        changes = torch.cat([(one[name] - two[name]).abs().flatten() for name in one])
+        # Of a gradient near zero the rounding decides the sign, and so where Adam goes: at most the rate, in each step.
+        assert changes.max() < 2e-4
+        assert (changes < 2e-5).float().mean() > 0.9999
 
 
 def test_a_run_folder_says_how_to_repeat_it(run, tmp_path):
