@@ -41,13 +41,12 @@ def blocks_at(image: Tensor, places: Tensor) -> Tensor:
     return block / block.square().mean((-2, -1), keepdim=True).sqrt().clamp_min(FLAT)
 
 
-def step_scores(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor | None = None) -> Tensor:
+def step_scores(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor) -> Tensor:
     """Score every step of the search. Arguments as in :func:`refine_flow`.
 
     Returns:
         (B, steps, h, w): normalised cross-correlation in [-1, 1], less a penalty of 1e-4 per pixel of the step.
     """
-    similarity = identity(flow) if similarity is None else similarity
     around = pixels_around(BLOCK, flow)
     own, matched = (
         rearrange(SCALE * position + (SCALE - 1) / 2, "b h w xy -> b h w 1 1 xy")
@@ -63,11 +62,8 @@ def step_scores(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarit
     return torch.stack(scores, dim=1)
 
 
-def refine_flow_reference(
-    flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor | None = None
-) -> Tensor:
+def refine_flow_reference(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor) -> Tensor:
     """The definition: the step of the highest score. Arguments and result as in :func:`refine_flow`."""
-    similarity = identity(flow) if similarity is None else similarity
     best = step_scores(flow, query, key, radius, similarity).argmax(1)
     moved = transformed(steps_within(radius, flow.device)[best].to(flow.dtype), similarity) / SCALE
     return matched_positions(flow, key) + moved - pixel_grid(flow)
@@ -79,9 +75,8 @@ def identity(flow: Tensor) -> Tensor:
 
 
 @operator("frfsr::refine_flow")
-def _refine_flow(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor | None = None) -> Tensor:
+def _refine_flow(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor) -> Tensor:
     with torch.autocast(flow.device.type, enabled=False):  # an operator's dtypes are those of its arguments
-        similarity = identity(flow) if similarity is None else similarity
         form = form_for("refine_flow", query)
         if form == "reference":
             return refine_flow_reference(flow, query, key, radius, similarity)
@@ -93,12 +88,12 @@ def _refine_flow(flow: Tensor, query: Tensor, key: Tensor, radius: int, similari
 
 
 @_refine_flow.register_fake
-def _(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor | None = None) -> Tensor:
+def _(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor) -> Tensor:
     return torch.empty_like(flow, memory_format=torch.contiguous_format)
 
 
 @_refine_flow.register_scratch
-def _(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor | None = None) -> tuple[Tensor, ...]:
+def _(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Tensor) -> tuple[Tensor, ...]:
     return refine_scratch(query, radius)
 
 
@@ -145,5 +140,5 @@ def refine_flow(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarit
         raise ValueError(f"refine_flow needs similarity {tuple(flow.shape)}, not {tuple(similarity.shape)}")
     compute = accumulator_dtype(query)
     flow = flow.detach().to(accumulator_dtype(flow))
-    similarity = None if similarity is None else similarity.detach().to(flow.dtype)
+    similarity = identity(flow) if similarity is None else similarity.detach().to(flow.dtype)
     return _refine_flow(flow, query.detach().to(compute), key.detach().to(compute), radius, similarity)

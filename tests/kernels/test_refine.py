@@ -55,9 +55,9 @@ def check(flow: Tensor, query: Tensor, key: Tensor, radius: int, similarity: Ten
     assert refined.shape == flow.shape
     assert refined.dtype == torch.float32
     exact = [tensor.double().cpu() for tensor in (flow, query, key)]
-    turn = exact[0].new_tensor([1, 0]).expand_as(flow) if similarity is None else similarity.double().cpu()
+    turn = refine.identity(exact[0]) if similarity is None else similarity.double().cpu()
     scores, steps = step_scores(*exact, radius, turn), steps_within(radius)
-    moved = 4 * (refined.double().cpu() - refine_flow_reference(*exact, 0))
+    moved = 4 * (refined.double().cpu() - refine_flow_reference(*exact, 0, turn))
     leads_there = torch.stack([(transformed(step.double(), turn) == moved).all(-1) for step in steps], dim=1)
     assert leads_there.any(1).all()
     regret = scores.amax(1) - scores.where(leads_there, -torch.inf).amax(1)
@@ -102,7 +102,7 @@ def test_more_queries_than_are_taken_at_once(monkeypatch: pytest.MonkeyPatch) ->
 def test_float64_equals_the_reference() -> None:
     flow, query, key, radius = inputs(SHAPES[2])
     doubles = flow.double(), query.double(), key.double(), radius
-    assert torch.equal(refine_flow(*doubles), refine_flow_reference(*doubles))
+    assert torch.equal(refine_flow(*doubles), refine_flow_reference(*doubles, refine.identity(doubles[0])))
 
 
 def test_flat_images_stay_where_they_are(device: str) -> None:
@@ -168,8 +168,8 @@ def test_equals_its_definition_up_to_the_borders(device: str) -> None:
 
 def test_operator_is_registered_correctly() -> None:
     arguments = inputs(SHAPES[1])
-    for given in (arguments, (*arguments, similarities(arguments[0]))):
-        torch.library.opcheck(torch.ops.frfsr.refine_flow.default, given)
+    for similarity in (refine.identity(arguments[0]), similarities(arguments[0])):
+        torch.library.opcheck(torch.ops.frfsr.refine_flow.default, (*arguments, similarity))
 
 
 def test_works_under_compile_and_autocast(device: str) -> None:
