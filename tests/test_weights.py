@@ -18,12 +18,15 @@ from frfsr.upscaling.upscale import upscale_photo
 PACKAGED = ("frfsr-tiny", "frfsr-tiny-gan", "frfsr-tiny-real")
 
 
-@pytest.mark.parametrize(("name", "megabytes"), [("frfsr-tiny", 10), ("frfsr-tiny-gan", 10), ("frfsr-tiny-real", 8)])
-def test_packaged_weights_are_small(name, megabytes):
+@pytest.mark.parametrize(
+    ("name", "megabytes", "parameters"),
+    [("frfsr-tiny", 10, 2_500_000), ("frfsr-tiny-gan", 13, 3_200_000), ("frfsr-tiny-real", 8, 2_500_000)],
+)
+def test_packaged_weights_are_small(name, megabytes, parameters):
     file = Path(checkpoints.PACKAGED, name, "model.safetensors")
     assert file.stat().st_size <= megabytes * 1_000_000
     model = FRFSR.from_pretrained(name)
-    assert sum(parameter.numel() for parameter in model.parameters()) <= 2_500_000
+    assert sum(parameter.numel() for parameter in model.parameters()) <= parameters
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
