@@ -22,7 +22,7 @@ frfsr convert --arch masa masa_rec.pth masa/      # config.json and model.safete
 frfsr upscale photo.png --reference sharp.png -o out.png --model masa
 ```
 
-Weights of our own inside the package: `frfsr-tiny`, `frfsr-tiny-gan` for the eye where references show other scenes,
+Weights of our own inside the package: `frfsr-tiny`, `frfsr-tiny-gan` for the eye,
 `frfsr-tiny-real` for photos with noise and JPEG artefacts.
 """
 SECTIONS = {

@@ -55,20 +55,21 @@ def test_the_reference_is_used(stereo_pair, name):
     assert ours > bicubic + 1.0
 
 
-def test_frfsr_tiny_gan_is_sharper_where_the_reference_shows_something_else(stereo_pair):
-    """What the perceptual loss is for; LPIPS itself, which needs AlexNet, is in docs/runs.
-
-    Where the reference shows the same, frfsr-tiny of today, which aligns it better, is the sharper one.
-    """
-    truth, _ = stereo_pair
-    unrelated = Photo(np.ascontiguousarray(pytest.importorskip("skimage.data").coffee()[:168, :220]))
+@pytest.mark.parametrize("shows", ["the same", "something else"])
+def test_frfsr_tiny_gan_is_sharper(stereo_pair, shows):
+    """What the perceptual loss is for; LPIPS itself, which needs AlexNet, is in docs/runs."""
+    truth, reference = stereo_pair
+    if shows == "something else":
+        reference = np.ascontiguousarray(pytest.importorskip("skimage.data").coffee()[:168, :220])
 
     def detail(image: np.ndarray) -> float:
         grey = image.astype(np.float32).mean(2)
         return float(np.abs(np.diff(grey, 2, axis=0)).mean() + np.abs(np.diff(grey, 2, axis=1)).mean())
 
     plain, sharper = (
-        detail(upscale_photo(Photo(downscale(truth)), [unrelated], FRFSR.from_pretrained(name).eval()).photo.pixels)
+        detail(
+            upscale_photo(Photo(downscale(truth)), [Photo(reference)], FRFSR.from_pretrained(name).eval()).photo.pixels
+        )
         for name in ("frfsr-tiny", "frfsr-tiny-gan")
     )
     assert plain < sharper < 1.1 * detail(truth)
