@@ -116,7 +116,8 @@ class View:
         reference: its number, from 0.
         zoom: by which it is resized.
         turn: by which it is turned counter-clockwise, in degrees: 0, 90, 180 or 270.
-        coherence: share of neighbouring positions whose matches are neighbours too, 0 ... 1; None if not looked for.
+        coherence: share of neighbouring positions whose matches are neighbours too, from 0, as many as by chance, to 1;
+            None if not looked for.
         size: (width, height) in pixels.
         share: of the photo's positions that are matched with it, 0 ... 1.
     """

@@ -2,7 +2,8 @@
 
 The matching finds a texture only at about the scale (7 %) and in the orientation in which the photo shows it. So a
 cheap search looks for the zoom and the quarter turn at which matches are most *coherent*: where neighbours in the photo
-are matched with neighbours in the reference. Their mean score says nothing: it is highest for enlarged, smooth views.
+are matched with neighbours in the reference, more than they would be by chance. Their mean score says nothing: it is
+highest for enlarged, smooth views.
 
 The search compares reduced images: at half the photo's scale it costs a sixteenth. It sees the references with the
 encoder of frfsr-tiny, whatever the network that uses them.
@@ -35,15 +36,15 @@ SMALLEST = 2 * STEP + 2  # positions; below, nothing can be said
 SWITCH = 1.6  # times as coherent must another view be before the reference is resized, and again before it is turned
 SAME = 0.04  # |log zoom| that the network itself bridges better than a resized image
 NOISE = 0.03  # that a finer zoom must gain, in both shares together
-UNRELATED = 0.04  # coherence below which nothing of the photo is recognised; ROC in docs/references.md
-SURE = 0.06  # coherence from which on a reference is resized or turned
+UNRELATED = 0.025  # coherence below which nothing of the photo is recognised; ROC in docs/references.md
+SURE = 0.04  # coherence from which on a reference is resized or turned
 
 
 class Found(NamedTuple):
     """What one view shows.
 
     Attributes:
-        coherence: 0 ... 1.
+        coherence: 0, as by chance, ... 1.
         zoom: at which its matches would keep their distances.
         exact: the share of neighbours that keep theirs exactly, which falls faster with a wrong zoom.
     """
@@ -96,9 +97,10 @@ def search(
         if min(size) < 12 or prod(size) > largest:
             return
         key = texture(resized_pixels(reference, zoom * scale / 4).to(device))
+        places = [side - 2 for side in key.shape[-2:]]
         for turn in turns:
             _, index = best_patch(queries[turn], key, "valid")
-            found[turn, zoom] = judged(index_to_flow(index, key.shape[-1] - 2), zoom)
+            found[turn, zoom] = judged(index_to_flow(index, places[-1]), zoom, places)
 
     fitting = sqrt(16 * lr.shape[-2] * lr.shape[-1] / prod(reference.shape[:2]))
     smaller = [zoom for zoom in (2 ** (-half / 2) for half in range(4, 12)) if zoom > fitting / 2]
@@ -120,12 +122,13 @@ def search(
     return found
 
 
-def judged(flow: Tensor, zoom: float) -> Found:
+def judged(flow: Tensor, zoom: float, places: Sequence[int]) -> Found:
     """How many matches of neighbours are neighbours, and by how much the zoom is off.
 
     Args:
         flow: (1, h, w, 2) as (x, y).
         zoom: of the view.
+        places: down and across, where a match can lie. Of few places many are neighbours by chance.
 
     Returns:
         Shares of neighbours, and the zoom.
@@ -138,7 +141,9 @@ def judged(flow: Tensor, zoom: float) -> Found:
         near = distance <= 2
         drift += float(difference[..., axis][near].sum()) / max(1, int(near.sum())) / 2
         far += distance.numel()
-    return Found(kept / max(far, 1), zoom / (1 + drift / STEP), exact / max(far, 1))
+    chance = prod((3 * side - 2) / side**2 for side in places)
+    coherence = max(0.0, kept / max(far, 1) - chance) / (1 - chance) if chance < 1 else 0.0
+    return Found(coherence, zoom / (1 + drift / STEP), exact / max(far, 1))
 
 
 def best(found: dict[tuple[int, float], Found]) -> tuple[int, float]:

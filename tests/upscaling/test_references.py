@@ -1,16 +1,29 @@
 """Views: the zoom and the turn at which a reference matches are found; unrelated references are named."""
 
+from math import prod
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from frfsr.imageio import Photo
+from frfsr.matching import index_to_flow
 from frfsr.peers import crossnet, ssen
 from frfsr.upscaling import references
 from frfsr.upscaling.options import Options, View
 from frfsr.upscaling.prepare import EncodedReferences
-from frfsr.upscaling.references import UNRELATED, Found, choose, is_unrelated, resized, resized_pixels, search, seen
+from frfsr.upscaling.references import (
+    UNRELATED,
+    Found,
+    choose,
+    is_unrelated,
+    judged,
+    resized,
+    resized_pixels,
+    search,
+    seen,
+)
 from frfsr.upscaling.upscale import upscale_photo
 
 CPU = torch.device("cpu")
@@ -58,6 +71,17 @@ def test_a_turned_view_is_the_reference_turned():
     assert seen(torch.rand(1, 3, 20, 30), View(0, zoom=0.5, turn=270)).shape == (1, 3, 15, 10)
 
 
+@pytest.mark.parametrize("size", [(1, 3), (2, 40), (4, 4), (6, 5), (9, 12), (40, 40)])
+def test_what_neighbours_share_by_chance_counts_nothing(size):
+    """In a small view many matches of a photo that it does not show are neighbours all the same."""
+    index = torch.randint(prod(size), (1, 24, 64), generator=torch.Generator().manual_seed(0))
+    assert judged(index_to_flow(index, size[1]), 1.0, size).coherence < UNRELATED
+
+
+def test_matches_that_stay_together_are_all_coherent():
+    assert judged(torch.ones(1, 24, 64, 2), 1.0, (30, 70)).coherence == 1
+
+
 def test_a_reference_stays_as_it_is_unless_another_view_is_clearly_better():
     close = {(0, 1.0): Found(0.2, 1.0), (0, 2.0): Found(0.3, 2.0), (90, 1.0): Found(0.1, 1.0)}
     clear = close | {(0, 2.0): Found(0.4, 2.0)}
@@ -65,7 +89,7 @@ def test_a_reference_stays_as_it_is_unless_another_view_is_clearly_better():
     assert [(view.turn, view.zoom) for view in choose(3, clear, 1)] == [(0, 2.0)]
     assert [(view.turn, view.zoom) for view in choose(3, clear, 2)] == [(0, 2.0), (0, 1.0)]
     assert choose(3, {}, 1) == [View(3)]
-    unsure, nothing = ({view: Found(each.coherence / by, each.zoom) for view, each in clear.items()} for by in (8, 20))
+    unsure, nothing = ({view: Found(each.coherence / by, each.zoom) for view, each in clear.items()} for by in (12, 20))
     assert [is_unrelated(found) for found in (clear, unsure, nothing)] == [False, False, True]
     assert [(view.turn, view.zoom) for view in choose(3, unsure, 1)] == [(0, 1.0)]
     assert [(view.turn, view.zoom) for view in choose(3, nothing, 1)] == [(0, 1.0)]
