@@ -81,17 +81,17 @@ def test_packaged_name():
 
 
 def test_the_mean_of_several(tmp_path: Path):
-    packaged = load_file(PACKAGED / "frfsr-tiny-real" / "model.safetensors")
-    file = tmp_path / "changed.safetensors"
-    save_file({name: value + 1 for name, value in packaged.items()}, file)
+    FRFSR(FRFSRConfig.tiny()).save_pretrained(tmp_path)
+    saved, file = load_file(tmp_path / "model.safetensors"), tmp_path / "changed.safetensors"
+    save_file({name: value + 1 for name, value in saved.items()}, file)
     model = FRFSR(FRFSRConfig.tiny())
-    sources = load_part(model, "sife", ["frfsr-tiny-real", str(file)])
+    sources = load_part(model, "sife", [str(tmp_path), str(file)])
     assert sources.split("+")[1] == hashlib.sha256(file.read_bytes()).hexdigest()
-    torch.testing.assert_close(model.sife.conv_first.weight, packaged["sife.conv_first.weight"] + 0.5)
+    torch.testing.assert_close(model.sife.conv_first.weight, saved["sife.conv_first.weight"] + 0.5)
     with pytest.raises(UserError, match="init sife: the list of weights is empty"):
         load_part(model, "sife", [])
     with pytest.raises(UserError, match="nowhere"):
-        load_part(model, "sife", ["frfsr-tiny-real", "./nowhere"])
+        load_part(model, "sife", [str(tmp_path), "./nowhere"])
 
 
 def test_blocks_that_the_weights_lack_change_nothing_at_first(tmp_path: Path):
